@@ -1,0 +1,266 @@
+"""Run folders: the only writer and reader of what a run leaves on disk.
+
+Changes when a run records more. Every file is written whole or not at all, `run.json` last, so a
+folder with a `run.json` is a whole run. Nothing read from a folder is ever executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from corrsteer.config import FitSettings
+from corrsteer.correlation import StreamingCorrelation
+from corrsteer.errors import ArtifactError, CorrSteerError
+from corrsteer.files import write_whole
+from corrsteer.hook_points import HookPoint
+from corrsteer.selection import Feature
+from corrsteer.steering import FILE_NAME, Steering
+
+SCHEMA = "corrsteer.run/1"
+RUN_FILE = "run.json"
+STATISTICS_FILE = "statistics.safetensors"
+FEATURES_FILE = "features.json"
+EVALUATION_FILE = "evaluation.json"
+PREDICTIONS_FILE = "predictions.parquet"
+REPORT_FILE = "report.html"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a run was made from.
+
+    Attributes:
+        model: name or id; `revision`: its commit, or None.
+        sae_source: release, folder or `raw`; `sae_ids`: hook point -> SAE id.
+        hook_shift: see `load_model`.
+        task: name or path; `scorer`: its name.
+        max_new_tokens: longest reply.
+        guards: names of guard tasks.
+        versions: library -> version.
+    """
+
+    model: str
+    revision: str | None
+    sae_source: str | None
+    sae_ids: Mapping[str, str]
+    hook_shift: int
+    task: str
+    scorer: str
+    max_new_tokens: int
+    guards: tuple[str, ...]
+    versions: Mapping[str, str]
+
+
+@dataclass
+class Run:
+    """A fitted run: everything needed to steer, select again and report.
+
+    Attributes:
+        provenance: model, SAEs, task and versions.
+        settings: how it was fitted.
+        statistics: hook point name -> sufficient statistics over the fit samples.
+        features: the features of `steering`.
+        top_features: hook point name -> its best features by correlation.
+        steering: what the run recommends, or what its strategy made.
+        candidates: strategy -> its steering, for those tried.
+        search: what was tried on the select split, as JSON.
+        counts: samples and times of the fit, as JSON.
+        evaluation: what `--json` prints, or None before evaluation.
+        predictions: a row a test sample, or empty.
+    """
+
+    provenance: Provenance
+    settings: FitSettings
+    statistics: dict[str, StreamingCorrelation]
+    features: tuple[Feature, ...]
+    top_features: dict[str, tuple[Feature, ...]]
+    steering: Steering
+    candidates: dict[str, Steering] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] | None = None
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the run into a folder.
+
+        Raises:
+            ArtifactError: the folder holds something that is not a run, or cannot be written.
+        """
+        folder = claim_folder(path)
+        tensors = {
+            f"{hook}/{name}": tensor
+            for hook, statistics in self.statistics.items()
+            for name, tensor in statistics.state().items()
+        }
+        write_whole(folder / STATISTICS_FILE, save(tensors, metadata={"schema": SCHEMA}))
+        self.steering.save(folder)
+        features = {
+            "schema": SCHEMA,
+            "selected": [feature.to_dict() for feature in self.features],
+            "top": {
+                hook: [feature.to_dict() for feature in features]
+                for hook, features in self.top_features.items()
+            },
+        }
+        write_whole(folder / FEATURES_FILE, to_json(features))
+        if self.evaluation is not None:
+            write_whole(folder / EVALUATION_FILE, to_json(self.evaluation))
+            write_whole(folder / PREDICTIONS_FILE, _parquet(self.predictions))
+        document = {
+            "schema": SCHEMA,
+            **dataclasses.asdict(self.provenance),
+            "settings": dataclasses.asdict(self.settings),
+            "search": self.search,
+            "counts": self.counts,
+        }
+        write_whole(folder / RUN_FILE, to_json(document))
+        return folder
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{f.layer}/{f.latent}" for f in self.features)
+        return (
+            f"Run(model={self.provenance.model!r}, task={self.provenance.task!r}, "
+            f"strategy={self.settings.strategy!r}, features=[{names}], "
+            f"strength={self.steering.strength:g}, evaluated={self.evaluation is not None})"
+        )
+
+
+def claim_folder(path: str | Path) -> Path:
+    """The folder, checked to be a place where a run may be written: new, empty, or a run.
+
+    Raises:
+        ArtifactError: it is a file, or holds something else.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        raise ArtifactError(f"{folder} is a file; choose a folder for --out")
+    if folder.is_dir() and any(folder.iterdir()):
+        ours = {RUN_FILE, FILE_NAME}
+        if not any((folder / name).exists() for name in ours):
+            raise ArtifactError(f"{folder} holds other files; choose a new or empty --out")
+    return folder
+
+
+def load_run(path: str | Path) -> Run:
+    """The run in a folder.
+
+    A folder that holds a steering alone is a run without statistics.
+
+    Raises:
+        ArtifactError: no run there, or it is corrupt, truncated, or of another schema.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ArtifactError(f"no run at {str(path)!r}; expected a folder that `train` wrote")
+    if not (folder / RUN_FILE).exists() and (folder / FILE_NAME).exists():
+        return _bare_run(Steering.load(folder))
+    try:
+        document = _read_json(folder / RUN_FILE)
+        names = [field.name for field in dataclasses.fields(Provenance)]
+        provenance = Provenance(**{name: document[name] for name in names})
+        settings = FitSettings.of(**document["settings"])
+        features = _read_json(folder / FEATURES_FILE)
+        evaluation = folder / EVALUATION_FILE
+        return Run(
+            provenance=dataclasses.replace(provenance, guards=tuple(provenance.guards)),
+            settings=settings,
+            statistics=_read_statistics(folder / STATISTICS_FILE),
+            features=_features(features["selected"]),
+            top_features={hook: _features(rows) for hook, rows in features["top"].items()},
+            steering=Steering.load(folder),
+            search=document["search"],
+            counts=document["counts"],
+            evaluation=_read_json(evaluation) if evaluation.exists() else None,
+            predictions=_read_predictions(folder / PREDICTIONS_FILE),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"{folder} is not a run that this version reads ({error!r}); train again"
+        ) from error
+    except ArtifactError:
+        raise
+    except CorrSteerError as error:
+        raise ArtifactError(f"{folder} is not a run that this version reads: {error}") from error
+
+
+def _bare_run(steering: Steering) -> Run:
+    provenance = Provenance(steering.model, steering.revision, None, {}, 0, "", "", 0, (), {})
+    return Run(provenance, FitSettings(), {}, steering.features, {}, steering)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{path.parent} has no {path.name}; expected a folder that `train` wrote"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is corrupt ({error}); train again") from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        found = document.get("schema") if isinstance(document, dict) else None
+        raise ArtifactError(f"{path} has schema {found!r}, expected {SCHEMA!r}; train again")
+    return document
+
+
+def _read_statistics(path: Path) -> dict[str, StreamingCorrelation]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(f"{path} is corrupt or missing ({reason}); train again") from error
+    states: dict[str, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        hook, _, statistic = name.rpartition("/")
+        states.setdefault(HookPoint.parse(hook).name, {})[statistic] = tensor
+    hooks = sorted(states, key=lambda name: HookPoint.parse(name).order)
+    return {hook: StreamingCorrelation.from_state(states[hook]) for hook in hooks}
+
+
+def _features(rows: Sequence[Mapping[str, Any]]) -> tuple[Feature, ...]:
+    return tuple(Feature(**{**row, "correlation_ci": tuple(row["correlation_ci"])}) for row in rows)
+
+
+def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows)), sink)
+    return bytes(sink.getvalue())
+
+
+def _read_predictions(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(f"{path} is corrupt ({reason[:200]}); train again") from error
+    return rows
+
+
+def to_json(document: Mapping[str, Any]) -> str:
+    """Indented JSON; numbers that are not finite become null, as JSON has none."""
+    return json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

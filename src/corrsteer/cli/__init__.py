@@ -1,0 +1,188 @@
+"""The command line: commands, their options, and exit codes.
+
+Changes when a command or an option does. What commands do is in `cli.run`, imported when one runs,
+so that `--help` loads no heavy library.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from corrsteer import __version__
+from corrsteer.errors import CorrSteerError
+
+EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Numbers with commas between them, as a tuple."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float]):
+        self._kind = kind
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The numbers of a text like `1,2,5`."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(self._kind(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers like 1,2,5", param, ctx)
+
+
+def _options(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order given."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+MODEL_OPTIONS = _options(
+    click.option("--model", help="Known name (see `models`), hub id or folder. [default: mini]"),
+    click.option("--sae", metavar="FOLDER", help="Folder of SAEs; a known model brings its own."),
+    click.option("--raw", is_flag=True, help="Use residual dimensions instead of SAE latents."),
+    click.option("--hook-shift", type=int, default=0, help="Steer this many blocks later."),
+    click.option("--dtype", help="float32, bfloat16 or float16."),
+    click.option("--device", help="cpu, cuda, cuda:1, ...; the best there is by default."),
+)
+TASK_OPTIONS = _options(
+    click.option("--scorer", metavar="NAME", help="Judge replies by this instead."),
+    click.option("--max-new-tokens", type=int, help="Longest reply."),
+    click.option("--filter-value", metavar="V", help="The variant V of a task, as bbq's disambig."),
+    click.option("--seed", type=int, default=42, show_default=True),
+    click.option("--batch-size", type=int, default=32, show_default=True),
+    click.option("--test-limit", type=int, help="At most this many test samples."),
+)
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+TRAIN_EPILOG = """\b
+Examples:
+  corrsteer train --task mini-harmbench
+  corrsteer train --task mini-mmlu --strategy A --strength 0.5
+  corrsteer train --task mini-mmlu --layer global --pool mean
+  corrsteer train --task my.jsonl --scorer exact --guard mini-mmlu --out runs/mine
+"""
+EVAL_EPILOG = """\b
+Examples:
+  corrsteer eval baseline --task mini-mmlu
+  corrsteer eval runs/mine
+  corrsteer eval runs/mine --task mini-xstest --strength 0.5,1,2
+"""
+
+
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+        "max_content_width": 100,
+    },
+    epilog="Start with: corrsteer train --task mini-harmbench",
+)
+@click.version_option(__version__, prog_name="corrsteer")
+def cli() -> None:
+    """Scored samples in, a steering artifact for a language model out."""
+
+
+@cli.command(epilog=TRAIN_EPILOG)
+@MODEL_OPTIONS
+@click.option("--task", required=True, help="Known name (see `tasks`) or a .jsonl file.")
+@TASK_OPTIONS
+@click.option("--strategy", help="S, A, P, G, or auto to try all and recommend. [default: auto]")
+@click.option("--layer", help="global for S, foreach for A, or the number of one layer.")
+@click.option("--validate", is_flag=True, help="With --layer foreach: P.")
+@click.option("--layers", type=Numbers(int), metavar="1,2,5", help="SAE layers to use.")
+@click.option("--guard", metavar="T,T", help="Tasks not to harm; `none` for none.")
+@click.option("--samples", "--num-samples", type=int, default=4000, show_default=True)
+@click.option("--pool", default="max", show_default=True, help="max or mean, for r.")
+@click.option("--steer-pool", default="max", show_default=True, help="For the coefficient.")
+@click.option("--positions", "--mask", default="generated", show_default=True, help="Or: all.")
+@click.option("--coefficient", default="positive", show_default=True, help="Or: contrast.")
+@click.option("--strength", type=float, default=1.0, show_default=True)
+@click.option("--strengths", type=Numbers(float), metavar="a,b,c", help="To choose from.")
+@click.option("--controls", type=int, default=10, show_default=True, help="Random controls.")
+@click.option("--val-limit", type=int, help="At most this many select samples.")
+@click.option("--eval/--no-eval", "evaluated", default=True, help="Run the test split too.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run folder; runs/TIME-TASK by default."
+)
+@JSON_OPTION
+def train(**options: Any) -> None:
+    """Find, validate and evaluate steering features, and write a run.
+
+    Progress goes to stderr. Exit codes: 0 done, 2 a mistake in what was given, 130 interrupted.
+    """
+    from corrsteer.cli.run import run_train
+
+    run_train(options)
+
+
+@cli.command("eval", epilog=EVAL_EPILOG)
+@click.argument("run", metavar="RUN|baseline")
+@MODEL_OPTIONS
+@click.option("--task", help="Known name or .jsonl file. [default: the run's own]")
+@TASK_OPTIONS
+@click.option("--strength", type=Numbers(float), metavar="a,b,c", help="[default: the run's own]")
+@JSON_OPTION
+def evaluate(**options: Any) -> None:
+    """Evaluate a saved run, or the unsteered model alone, on a task's test split.
+
+    RUN is a folder that `train` wrote; its model is used unless --model says otherwise.
+    """
+    from corrsteer.cli.run import run_eval
+
+    run_eval(options)
+
+
+@cli.command()
+@JSON_OPTION
+def models(as_json: bool) -> None:
+    """List the models known by name; hub ids and folders work too."""
+    from corrsteer.cli.run import list_models
+
+    list_models(as_json)
+
+
+@cli.command()
+@JSON_OPTION
+def tasks(as_json: bool) -> None:
+    """List the tasks known by name; .jsonl files work too."""
+    from corrsteer.cli.run import list_tasks
+
+    list_tasks(as_json)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 2 a user's mistake, 130 interrupted.
+
+    A mistake is told in one line on stderr. Anything else that goes wrong is a bug and shows its
+    traceback.
+    """
+    try:
+        cli.main(arguments, prog_name="corrsteer", standalone_mode=False)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _fail("interrupted; nothing was written", EXIT_INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(EXIT_MISTAKE)
+    except click.ClickException as error:
+        _fail(f"{error.format_message()}; see corrsteer --help", EXIT_MISTAKE)
+    except CorrSteerError as error:
+        _fail(str(error), EXIT_MISTAKE)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo("corrsteer: " + " ".join(message.split()), err=True)
+    sys.exit(code)

@@ -1,0 +1,251 @@
+"""What the commands do: from options to loaded parts, to the pipelines, to what is printed.
+
+Changes when an option means something else.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from corrsteer.artifacts import Run, claim_folder, load_run
+from corrsteer.bench import Bench
+from corrsteer.cli.terminal import TerminalProgress, print_evaluation, print_names, print_run
+from corrsteer.config import FitSettings
+from corrsteer.document import evaluation_document
+from corrsteer.errors import SettingsError
+from corrsteer.evaluation import evaluate_on
+from corrsteer.models import KNOWN_MODELS, RAW, LanguageModel, load_model
+from corrsteer.steering import Steering
+from corrsteer.tasks import Task, known_tasks, load_task
+from corrsteer.timing import Stopwatch
+from corrsteer.train import train
+
+Options = Mapping[str, Any]
+
+DEFAULT_MODEL = "mini"
+BASELINE = "baseline"
+
+
+def run_train(options: Options) -> None:
+    """`corrsteer train`."""
+    settings = fit_settings(options)
+    task = _load_task(options["task"], options)
+    guards = _load_guards(options["guard"], task, options)
+    out = options["out"] or _new_folder(task)
+    claim_folder(out)
+    watch = Stopwatch()
+    with _quietly(), TerminalProgress() as progress:
+        with watch.timing("load"), progress.stage("load model", None):
+            lm = _load_model(options)
+        _, document = train(
+            lm,
+            task,
+            guards,
+            settings,
+            out,
+            evaluated=options["evaluated"],
+            progress=progress,
+            watch=watch,
+        )
+    _emit(document, options["as_json"], print_run)
+
+
+def run_eval(options: Options) -> None:
+    """`corrsteer eval`."""
+    run = None if options["run"] == BASELINE else load_run(options["run"])
+    name = options["task"] or (run.provenance.task if run else None)
+    if not name:
+        raise SettingsError("which task? give --task NAME; see `corrsteer tasks`")
+    if run is None and options["strength"]:
+        raise SettingsError("the baseline is not steered; leave --strength out, or give a run")
+    task = _load_task(name, _defaults_of(run, options, name))
+    watch = Stopwatch()
+    with _quietly(), TerminalProgress() as progress:
+        with watch.timing("load"), progress.stage("load model", None):
+            lm = _load_model(_model_of(run, options))
+        bench = Bench(
+            lm,
+            task,
+            "test",
+            limit=options["test_limit"],
+            seed=options["seed"],
+            batch_size=options["batch_size"],
+            progress=progress,
+        )
+        with watch.timing("evaluate"):
+            arms = [
+                (steering, evaluate_on(bench, steering))
+                for steering in _steerings(run, options["strength"], lm)
+            ]
+    path = None if run is None else options["run"]
+    document = evaluation_document(run, path, lm, task, arms, watch)
+    _emit(document, options["as_json"], print_evaluation)
+
+
+def list_models(as_json: bool) -> None:
+    """`corrsteer models`."""
+    rows = [{"name": m.name, "description": m.description} for m in KNOWN_MODELS.values()]
+    _emit_names("Models", rows, as_json)
+
+
+def list_tasks(as_json: bool) -> None:
+    """`corrsteer tasks`."""
+    rows = [{"name": name, "description": text} for name, text in known_tasks().items()]
+    _emit_names("Tasks", rows, as_json)
+
+
+def fit_settings(options: Options) -> FitSettings:
+    """The settings of a fit that `train`'s options ask for.
+
+    `--layer` and `--validate` are the paper's way to name strategies.
+
+    Raises:
+        SettingsError: a value that is not allowed, or options that contradict each other.
+    """
+    strategy, layers = options["strategy"], options["layers"]
+    layer, validate = options["layer"], options["validate"]
+    if layer is None and validate:
+        raise SettingsError("--validate belongs to --layer foreach; or give --strategy P")
+    if layer is not None:
+        if strategy is not None:
+            raise SettingsError("--layer and --strategy both name a strategy; give one of them")
+        named = {"global": "S", "foreach": "P" if validate else "A"}
+        if layer in named:
+            strategy = named[layer]
+        elif layer.isdigit():
+            if layers is not None:
+                raise SettingsError(f"--layer {layer} and --layers exclude each other; give one")
+            strategy, layers = "P" if validate else "A", (int(layer),)
+        else:
+            raise SettingsError(f"--layer is {layer!r}; choose global, foreach or a number")
+    same = (
+        "samples",
+        "pool",
+        "steer_pool",
+        "positions",
+        "coefficient",
+        "strength",
+        "controls",
+        "val_limit",
+        "test_limit",
+        "seed",
+        "batch_size",
+    )
+    given = {name: options[name] for name in same}
+    if options["strengths"] is not None:
+        given["strengths"] = options["strengths"]
+    return FitSettings.of(strategy=strategy or "auto", layers=layers, **given)
+
+
+def _load_task(name: str, options: Options) -> Task:
+    variant = options["filter_value"]
+    if variant is not None:
+        known = f"{name}-{variant}"
+        if known not in known_tasks():
+            raise SettingsError(f"--filter-value {variant}: there is no task {known!r}")
+        name = known
+    return load_task(name, options["scorer"], options["seed"], options["max_new_tokens"])
+
+
+def _load_guards(names: str | None, task: Task, options: Options) -> list[Task]:
+    """The guard tasks asked for, or the task's own; `none` for none."""
+    if names == "none":
+        return []
+    wanted = task.guards if names is None else tuple(names.split(","))
+    if task.name in wanted:
+        raise SettingsError(f"--guard {task.name} is the task itself; choose others")
+    return [load_task(name, seed=options["seed"]) for name in wanted]
+
+
+def _load_model(options: Options) -> LanguageModel:
+    if options["raw"] and options["sae"]:
+        raise SettingsError("--raw and --sae exclude each other; give one of them")
+    return load_model(
+        options["model"] or DEFAULT_MODEL,
+        sae=RAW if options["raw"] else options["sae"],
+        dtype=options["dtype"],
+        device=options["device"],
+        hook_shift=options["hook_shift"],
+    )
+
+
+def _model_of(run: Run | None, options: Options) -> Options:
+    """The options, with the run's own model where none is given."""
+    if run is None or options["model"]:
+        return options
+    return {**options, "model": run.provenance.model}
+
+
+def _defaults_of(run: Run | None, options: Options, task_name: str) -> Options:
+    """The options, with the run's own scorer where its own file is evaluated again.
+
+    A function scorer is not taken over: only what the command line names is ever imported.
+    """
+    own = run is not None and task_name == run.provenance.task and task_name.endswith(".jsonl")
+    if run is None or not own:
+        return options
+    scorer = options["scorer"] or run.provenance.scorer
+    if options["scorer"] is None and ":" in scorer and not scorer.startswith("regex:"):
+        raise SettingsError(
+            f"the run was scored by {scorer}; name it again with --scorer to run it"
+        )
+    length = options["max_new_tokens"] or run.provenance.max_new_tokens
+    return {**options, "scorer": scorer, "max_new_tokens": length}
+
+
+def _steerings(
+    run: Run | None, strengths: Sequence[float] | None, lm: LanguageModel
+) -> list[Steering]:
+    if run is None:
+        return [Steering({}, (), lm.id, lm.revision)]
+    if strengths is None:
+        return [run.steering]
+    return [run.steering.at(strength) for strength in strengths]
+
+
+def _new_folder(task: Task) -> Path:
+    """A folder that does not exist yet, named by the time and the task."""
+    time = datetime.now().strftime("%Y%m%d-%H%M%S")
+    base = Path("runs") / f"{time}-{Path(task.name).stem}"
+    folder, number = base, 1
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder
+
+
+class _quietly:  # noqa: N801
+    """Keeps other libraries' warnings out of the terminal; ours are printed as plain lines."""
+
+    def __enter__(self) -> None:
+        logging.basicConfig(format="corrsteer: %(message)s", stream=sys.stderr)
+        logging.getLogger("corrsteer").setLevel(logging.INFO)
+        self._catching = warnings.catch_warnings()
+        self._catching.__enter__()
+        warnings.simplefilter("ignore")
+
+    def __exit__(self, *exception: Any) -> None:
+        self._catching.__exit__(*exception)
+
+
+def _emit(document: Options, as_json: bool, show: Callable[[Options], None]) -> None:
+    if as_json:
+        from corrsteer.artifacts import to_json
+
+        sys.stdout.write(to_json(document))
+    else:
+        show(document)
+
+
+def _emit_names(title: str, rows: Sequence[Mapping[str, str]], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+    else:
+        print_names(title, rows)

@@ -1,0 +1,182 @@
+"""What a person sees in the terminal: progress on stderr, tables on stdout.
+
+Changes when a table or the progress display looks different.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from corrsteer.progress import Advance
+
+
+class TerminalProgress:
+    """One line a stage on stderr, with rate and time left; nothing when stderr is no terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> TerminalProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    @contextmanager
+    def stage(self, name: str, total: int | None) -> Iterator[Advance]:
+        """A stage with its own line, which goes away with it."""
+        task = self._progress.add_task(name, total=total)
+        try:
+            yield lambda samples: self._progress.advance(task, samples)
+        finally:
+            self._progress.remove_task(task)
+
+
+def print_run(document: Mapping[str, Any]) -> None:
+    """The result of `train`, as tables and a verdict."""
+    console = Console()
+    task = document["task"]
+    console.print(
+        f"[bold]{document['model']['id']}[/] on [bold]{task['name']}[/]: "
+        f"{task['n_fit']} fit, {task['n_select']} select, {task['n_test']} test samples",
+        highlight=False,
+    )
+    if document["baseline"] is not None:
+        console.print(_arms(document))
+        _print_controls(console, document)
+        _print_guards(console, document["guards"])
+    if document["features"]:
+        console.print(_features(document["features"]))
+    console.print(f"[bold]{document['verdict']}[/]", highlight=False)
+    if document["run"]:
+        console.print(f"Run folder: {document['run']}", highlight=False, soft_wrap=True)
+
+
+def print_evaluation(document: Mapping[str, Any]) -> None:
+    """The result of `eval`: the baseline, and the steered arm at each strength."""
+    console = Console()
+    task, model = document["task"], document["model"]
+    console.print(
+        f"[bold]{model['id']}[/] on [bold]{task['name']}[/]: {task['n_test']} test samples",
+        highlight=False,
+    )
+    table = _arm_table()
+    table.add_row("baseline", _accuracy(document["baseline"]), "", "", "")
+    for arm in document.get("strengths", ()):
+        _add_arm(table, f"steered x {arm['strength']:g}", arm)
+    console.print(table)
+
+
+def print_names(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Names with their descriptions."""
+    table = Table(title=title, box=None, title_justify="left", pad_edge=False)
+    for column in ("name", "description"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(row["name"], row["description"])
+    Console().print(table)
+
+
+def _arms(document: Mapping[str, Any]) -> Table:
+    table = _arm_table()
+    table.add_row("baseline", _accuracy(document["baseline"]), "", "", "")
+    for name, arm in document["strategies"].items():
+        _add_arm(table, f"{name} x {arm['strength']:g}", arm)
+    recommended = document["recommended"]
+    if recommended is None:
+        table.add_row("recommended", "none", "", "", "")
+    else:
+        name = f"recommended: {recommended['strategy']} x {recommended['strength']:g}"
+        _add_arm(table, name, document)
+    return table
+
+
+def _arm_table() -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("arm", no_wrap=True)
+    for column in ("accuracy [95 %]", "change [95 %]", "p", "SER"):
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _add_arm(table: Table, name: str, arm: Mapping[str, Any]) -> None:
+    if not arm.get("features", True):
+        table.add_row(name, "no features", "", "", "")
+        return
+    delta, ser = arm["delta"], arm["side_effects"]["ser"]
+    change = f"{delta['value']:+.3f} [{delta['ci'][0]:+.3f}, {delta['ci'][1]:+.3f}]"
+    table.add_row(
+        name,
+        _accuracy(arm["steered"]),
+        change,
+        f"{delta['p_value']:.2g}",
+        "-" if ser is None else f"{ser:.2f}",
+    )
+
+
+def _accuracy(accuracy: Mapping[str, Any]) -> str:
+    low, high = accuracy["ci"]
+    return f"{accuracy['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _print_controls(console: Console, document: Mapping[str, Any]) -> None:
+    random = document["controls"]["random"]
+    if random["draws"]:
+        console.print(
+            f"{random['draws']} random controls: mean {random['mean']:.3f}, "
+            f"best {random['best']:.3f}",
+            highlight=False,
+        )
+
+
+def _print_guards(console: Console, guards: Mapping[str, Any]) -> None:
+    for name, guard in guards.items():
+        low, high = guard["delta"]["ci"]
+        console.print(
+            f"guard {name}: {guard['baseline']:.3f} -> {guard['steered']:.3f} "
+            f"({guard['delta']['value']:+.3f} [{low:+.3f}, {high:+.3f}])",
+            highlight=False,
+        )
+
+
+def _features(features: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("layer", "latent", "coefficient", "r [95 %]", "adjusted p", "active"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for feature in features:
+        low, high = feature["correlation_ci"]
+        table.add_row(
+            str(feature["layer"]),
+            str(feature["latent"]),
+            f"{feature['coefficient']:.3f}",
+            f"{feature['correlation']:.3f} [{low:.2f}, {high:.2f}]",
+            f"{feature['p_adjusted']:.2g}",
+            f"{feature['frequency']:.0%}",
+        )
+    return table

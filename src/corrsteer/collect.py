@@ -1,0 +1,191 @@
+"""Run a task greedily and stream statistics of the SAE activations behind each generated token.
+
+Changes when activations are captured or pooled differently. Memory is that of one batch and of the
+statistics, whatever the number of samples and the length of replies: residuals wait in a buffer of
+bounded size until they are encoded and pooled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from corrsteer.bench import judge
+from corrsteer.config import FitSettings
+from corrsteer.correlation import StreamingCorrelation
+from corrsteer.errors import DataError, NonFiniteError, UnknownNameError
+from corrsteer.generation import Residuals, greedy_with_residuals, length_batches
+from corrsteer.hook_points import HookPoint
+from corrsteer.models import LanguageModel
+from corrsteer.pooling import RunningPool
+from corrsteer.progress import SILENT, Progress
+from corrsteer.saes import SAEHandle, SparseCoder
+from corrsteer.samples import Sample
+from corrsteer.tasks import Task
+
+BUFFER_BYTES = 64 * 2**20
+"""Activations of one hook point encoded at once, at most (unless one step alone is larger)."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What collecting leaves behind.
+
+    Attributes:
+        statistics: hook point -> sufficient statistics over the fit samples.
+        n: samples run; `unscored`: those of them that could not be judged and were left out.
+    """
+
+    statistics: Mapping[HookPoint, StreamingCorrelation]
+    n: int
+    unscored: int
+
+
+def choose_handles(lm: LanguageModel, layers: Sequence[int] | None) -> list[SAEHandle]:
+    """The model's SAEs of some layers, or of all.
+
+    Raises:
+        UnknownNameError: there is no SAE at a layer asked for, or none at all.
+    """
+    if not lm.saes:
+        raise UnknownNameError(f"{lm.id} has no SAEs; give --sae FOLDER, or --raw for none")
+    if layers is None:
+        return list(lm.saes)
+    there = [handle.layer for handle in lm.saes]
+    for layer in layers:
+        if layer not in there:
+            raise UnknownNameError(
+                f"layer {layer} is not in {_ranges(there)} of {lm.id}; "
+                "choose --layers from that range"
+            )
+    return [handle for handle in lm.saes if handle.layer in layers]
+
+
+def load_coders(handles: Sequence[SAEHandle], device: torch.device) -> dict[HookPoint, SparseCoder]:
+    """The SAEs of some handles, loaded one at a time."""
+    return {handle.hook_point: handle.load(device) for handle in handles}
+
+
+def collect(
+    lm: LanguageModel,
+    task: Task,
+    samples: Sequence[Sample],
+    coders: Mapping[HookPoint, SparseCoder],
+    settings: FitSettings,
+    progress: Progress = SILENT,
+) -> Collection:
+    """Statistics of every latent at every hook point over the samples' greedy replies.
+
+    Raises:
+        DataError: there are no samples.
+        NonFiniteError: the model or an SAE gave NaN or infinity.
+        ScorerError: the scorer raises, or leaves [0, 1].
+    """
+    if not samples:
+        raise DataError(f"the fit split of {task.name} is empty; give it rows")
+    statistics = {
+        hook: StreamingCorrelation(coder.d_sae, lm.device) for hook, coder in coders.items()
+    }
+    prompts = [lm.prompt_ids(sample) for sample in samples]
+    unscored = 0
+    with progress.stage(f"{task.name} fit: collect", len(samples)) as advance:
+        for batch in length_batches([len(ids) for ids in prompts], settings.batch_size):
+            pooler = BatchPooler(coders, len(batch), settings, lm.device)
+            replies = greedy_with_residuals(
+                lm.decoder,
+                [prompts[index] for index in batch],
+                task.max_new_tokens,
+                list(coders),
+                settings.positions,
+                pooler.receive,
+            )
+            texts = [lm.decode(reply) for reply in replies]
+            scores = judge(task.scorer, texts, [samples[index] for index in batch])
+            outcomes = [score.outcome for score in scores]
+            unscored += outcomes.count(None)
+            _update(statistics, pooler, outcomes)
+            advance(len(batch))
+    return Collection(statistics, len(samples), unscored)
+
+
+def _update(
+    statistics: Mapping[HookPoint, StreamingCorrelation],
+    pooler: BatchPooler,
+    outcomes: Sequence[float | None],
+) -> None:
+    judged = [row for row, outcome in enumerate(outcomes) if outcome is not None]
+    y = torch.tensor([outcome for outcome in outcomes if outcome is not None], dtype=torch.float64)
+    for hook, (z, z_steer) in pooler.result().items():
+        try:
+            statistics[hook].update(z[judged], y.to(z.device), z_steer[judged])
+        except NonFiniteError as error:
+            raise NonFiniteError(f"{hook}: {error}") from error
+
+
+class BatchPooler:
+    """Encodes and pools the residuals of one batch as they come.
+
+    Residuals are encoded in blocks of many positions, since one large matrix product is faster
+    than many small ones.
+    """
+
+    def __init__(
+        self,
+        coders: Mapping[HookPoint, SparseCoder],
+        batch: int,
+        settings: FitSettings,
+        device: torch.device,
+    ):
+        self._coders = coders
+        self._buffer: list[Residuals] = []
+        widest = max(coder.d_sae for coder in coders.values())
+        self._most_rows = max(BUFFER_BYTES // (4 * widest), 1)
+        kinds = dict.fromkeys((settings.pool, settings.steer_pool))
+        self._pools = {
+            hook: {kind: RunningPool(kind, batch, coder.d_sae, device) for kind in kinds}
+            for hook, coder in coders.items()
+        }
+        self._kinds = settings.pool, settings.steer_pool
+
+    def receive(self, residuals: Residuals) -> None:
+        """Take one position of some samples."""
+        # a copy, for it may be a view that would keep the whole prompt's residuals alive
+        copied = {hook: hidden.clone() for hook, hidden in residuals.at.items()}
+        self._buffer.append(Residuals(residuals.rows, copied))
+        if sum(len(step.rows) for step in self._buffer) >= self._most_rows:
+            self._flush()
+
+    def result(self) -> dict[HookPoint, tuple[Tensor, Tensor]]:
+        """Hook point -> activations pooled for the correlation, and for the coefficient.
+
+        Both are [batch, d_sae], float32, and 0 for a sample that had no position.
+        """
+        self._flush()
+        pool, steer_pool = self._kinds
+        return {
+            hook: (pools[pool].result(), pools[steer_pool].result())
+            for hook, pools in self._pools.items()
+        }
+
+    @torch.inference_mode()
+    def _flush(self) -> None:
+        if not self._buffer:
+            return
+        lengths = [len(step.rows) for step in self._buffer]
+        for hook, coder in self._coders.items():
+            encoded = coder.encode(torch.cat([step.at[hook] for step in self._buffer]))
+            for step, z in zip(self._buffer, torch.split(encoded, lengths), strict=True):
+                for pool in self._pools[hook].values():
+                    pool.update(step.rows, z)
+        self._buffer.clear()
+
+
+def _ranges(layers: Sequence[int]) -> str:
+    """Layers in words: `0..25` where they are consecutive, else a list."""
+    low, high = min(layers), max(layers)
+    if sorted(layers) == list(range(low, high + 1)):
+        return f"{low}..{high}"
+    return ", ".join(map(str, sorted(layers)))

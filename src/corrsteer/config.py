@@ -1,0 +1,138 @@
+"""The settings of a run, checked when they are made and saved whole with its results.
+
+Changes when the method gets another setting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from corrsteer.errors import SettingsError
+
+Strategy = Literal["S", "A", "P", "G"]
+Pool = Literal["max", "mean"]
+Positions = Literal["generated", "all"]
+Coefficient = Literal["positive", "contrast"]
+
+DEFAULT_STRENGTHS = (0.25, 0.5, 0.75, 1.0, 2.0, 4.0)
+"""Offered to `auto` and G. At strength 1 the coefficients of all layers add up and often
+overshoot, hence more values below 1 than above."""
+
+MIN_SAMPLES = 4
+"""Fisher's interval for r has standard error 1 / sqrt(n - 3)."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How features are found, chosen and tried out.
+
+    Attributes:
+        strategy: S, A, P, G, or `auto` to try all four and recommend.
+        layers: SAE layers to use; None for all.
+        samples: the most fit samples to use.
+        pool: how activations are pooled over positions for the correlation.
+        steer_pool: the same for the coefficient.
+        positions: `generated`, or `all` to read and steer every prompt position too.
+        coefficient: `positive` is the mean pooled activation over samples with outcome > 0;
+            `contrast` subtracts the mean over samples with outcome 0.
+        strength: multiplies the coefficients where no strength is searched for.
+        strengths: the strengths that `auto` and G choose from.
+        near_ties: how many features a layer, the best one included, G may choose from: those
+            whose r lies within one standard error of the layer's best.
+        controls: number of random-feature controls.
+        guard_tolerance: the accuracy a guard task may lose, as a fraction.
+        alpha: significance level of the recommendation, after Bonferroni's correction.
+        val_limit: the most select samples to use; None for all.
+        test_limit: the most test samples to use; None for all.
+        seed: of every random choice.
+        batch_size: prompts run at once.
+    """
+
+    strategy: Strategy | Literal["auto"] = "auto"
+    layers: tuple[int, ...] | None = None
+    samples: int = 4000
+    pool: Pool = "max"
+    steer_pool: Pool = "max"
+    positions: Positions = "generated"
+    coefficient: Coefficient = "positive"
+    strength: float = 1.0
+    strengths: tuple[float, ...] = DEFAULT_STRENGTHS
+    near_ties: int = 3
+    controls: int = 10
+    guard_tolerance: float = 0.03
+    alpha: float = 0.05
+    val_limit: int | None = None
+    test_limit: int | None = None
+    seed: int = 42
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises:
+            SettingsError: names the setting, its value and what is allowed.
+        """
+        _one_of("strategy", self.strategy, (*get_args(Strategy), "auto"))
+        _one_of("pool", self.pool, get_args(Pool))
+        _one_of("steer_pool", self.steer_pool, get_args(Pool))
+        _one_of("positions", self.positions, get_args(Positions))
+        _one_of("coefficient", self.coefficient, get_args(Coefficient))
+        _at_least("samples", self.samples, MIN_SAMPLES)
+        _at_least("near_ties", self.near_ties, 1)
+        _at_least("controls", self.controls, 0)
+        _at_least("batch_size", self.batch_size, 1)
+        for name, limit in (("val_limit", self.val_limit), ("test_limit", self.test_limit)):
+            if limit is not None:
+                _at_least(name, limit, 1)
+        if not 0 <= self.seed < 2**32:
+            raise SettingsError(f"seed is {self.seed}; choose 0 to {2**32 - 1}")
+        _check_strength("strength", self.strength)
+        for strength in self.strengths:
+            _check_strength("strengths", strength)
+        if not self.strengths:
+            raise SettingsError("strengths is empty; give at least one number")
+        for name, share in (("guard_tolerance", self.guard_tolerance), ("alpha", self.alpha)):
+            if not 0 <= share <= 1:
+                raise SettingsError(f"{name} is {share}; choose a fraction from 0 to 1")
+
+    @classmethod
+    def of(cls, **settings: Any) -> FitSettings:
+        """Settings from keyword arguments; sequences become tuples.
+
+        Raises:
+            SettingsError: a name that is no setting, or a value that is not allowed.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name, value in settings.items():
+            if name not in known:
+                raise SettingsError(f"unknown setting {name!r}; choose from {', '.join(known)}")
+            if isinstance(value, list | range):
+                settings[name] = tuple(value)
+        return cls(**settings)
+
+
+def check_strength(strength: float) -> float:
+    """The strength itself, refused if steering by it could only give NaN.
+
+    Raises:
+        SettingsError: it is not a finite number of sensible size.
+    """
+    _check_strength("strength", strength)
+    return strength
+
+
+def _check_strength(name: str, strength: float) -> None:
+    if not abs(strength) <= 1e4:
+        raise SettingsError(f"{name} has {strength}; choose numbers between -10000 and 10000")
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise SettingsError(f"{name} is {value!r}; choose from {', '.join(allowed)}")
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise SettingsError(f"{name} is {value}; choose {least} or more")

@@ -1,0 +1,241 @@
+"""Streaming Pearson correlation of many latents with one outcome, and what coefficients need.
+
+Changes when selection or steering needs another sufficient statistic of the pooled activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from corrsteer.config import Coefficient
+from corrsteer.errors import ArtifactError, InsufficientDataError, NonFiniteError
+
+_PER_LATENT = (
+    "first_z",
+    "mean_z",
+    "m2_z",
+    "c_zy",
+    "sum_positive",
+    "sum_zero",
+    "active",
+    "active_positive",
+)
+_SCALAR = ("n", "n_positive", "n_zero", "first_y", "mean_y", "m2_y")
+
+
+class StreamingCorrelation:
+    """Sufficient statistics of pooled activations z and outcomes y, in float64.
+
+    Moments are updated by the pairwise formulas of Chan, Golub & LeVeque (1983), on values
+    shifted by the first sample's, so they are exact under any batching or merge, lose nothing to
+    a large common offset, and are exactly zero for a latent that never varies. Memory is fixed
+    by `d_sae` whatever the number of samples.
+
+    Attributes:
+        d_sae: number of latents.
+        n: samples seen.
+        n_positive: samples with y > 0; `n_zero`: with y = 0.
+        first_z, first_y: the shifts; z and y of the first sample.
+        mean_z, mean_y: means of z - first_z and y - first_y.
+        m2_z, m2_y: sums of squared deviations from the mean.
+        c_zy: sum of products of deviations.
+        sum_positive, sum_zero: sums over samples with y > 0, and with y = 0, of the activation
+            that coefficients are made of (z itself, unless it is pooled otherwise).
+        active, active_positive: samples with z > 0, and those of them with y > 0.
+    """
+
+    def __init__(self, d_sae: int, device: torch.device | str = "cpu"):
+        if d_sae < 1:
+            raise InsufficientDataError(f"d_sae is {d_sae}; a statistic needs at least 1 latent")
+        self.d_sae = d_sae
+        for name in _PER_LATENT:
+            setattr(self, name, torch.zeros(d_sae, dtype=torch.float64, device=device))
+        self.n = self.n_positive = self.n_zero = 0
+        self.first_y = self.mean_y = self.m2_y = 0.0
+
+    first_z: Tensor
+    mean_z: Tensor
+    m2_z: Tensor
+    c_zy: Tensor
+    sum_positive: Tensor
+    sum_zero: Tensor
+    active: Tensor
+    active_positive: Tensor
+
+    def update(
+        self,
+        z: Float[Tensor, "batch d_sae"],
+        y: Float[Tensor, " batch"],
+        z_steer: Float[Tensor, "batch d_sae"] | None = None,
+    ) -> StreamingCorrelation:
+        """Add a batch of samples.
+
+        Args:
+            z: pooled activations.
+            y: outcomes in [0, 1].
+            z_steer: activations pooled for the coefficient; `z` if None.
+
+        Raises:
+            NonFiniteError: NaN or infinity in any of them; nothing is added then.
+        """
+        if len(y) == 0:
+            return self
+        z, y = z.to(self.mean_z), y.to(self.mean_z)
+        z_steer = z if z_steer is None else z_steer.to(self.mean_z)
+        for name, values in (("activations", z), ("outcomes", y), ("activations", z_steer)):
+            if not torch.isfinite(values).all():
+                raise NonFiniteError(
+                    f"{name} hold NaN or infinity; expected finite numbers: try --dtype float32, "
+                    "and check the model and SAE weights"
+                )
+        batch = StreamingCorrelation(self.d_sae, self.mean_z.device)
+        batch.n = len(y)
+        batch.first_z, batch.first_y = z[0].clone(), float(y[0])
+        shifted_z, shifted_y = z - z[0], y - y[0]
+        batch.mean_z, mean_y = shifted_z.mean(0), shifted_y.mean()
+        centred_z, centred_y = shifted_z - batch.mean_z, shifted_y - mean_y
+        batch.mean_y, batch.m2_y = float(mean_y), float(centred_y.square().sum())
+        batch.m2_z = centred_z.square().sum(0)
+        batch.c_zy = centred_y @ centred_z
+        positive, zero = (y > 0).to(z), (y == 0).to(z)
+        batch.n_positive, batch.n_zero = int(positive.sum()), int(zero.sum())
+        batch.sum_positive, batch.sum_zero = positive @ z_steer, zero @ z_steer
+        active = (z > 0).to(z)
+        batch.active, batch.active_positive = active.sum(0), positive @ active
+        return self.merge(batch)
+
+    def merge(self, other: StreamingCorrelation) -> StreamingCorrelation:
+        """Add the samples that `other` has seen.
+
+        Raises:
+            ArtifactError: `other` has another number of latents.
+        """
+        if other.d_sae != self.d_sae:
+            raise ArtifactError(
+                f"statistics over {other.d_sae} latents cannot be merged into {self.d_sae}; "
+                "merge runs of the same SAE only"
+            )
+        if other.n == 0:
+            return self
+        if self.n == 0:
+            self.first_z, self.first_y = other.first_z.to(self.mean_z), other.first_y
+        n = self.n + other.n
+        weight, delta_z = other.n / n, other.mean_z + (other.first_z - self.first_z) - self.mean_z
+        delta_y = other.mean_y + (other.first_y - self.first_y) - self.mean_y
+        scale = self.n * weight
+        self.m2_z += other.m2_z + scale * delta_z.square()
+        self.m2_y += other.m2_y + scale * delta_y**2
+        self.c_zy += other.c_zy + scale * delta_y * delta_z
+        self.mean_z += weight * delta_z
+        self.mean_y += weight * delta_y
+        for name in ("sum_positive", "sum_zero", "active", "active_positive"):
+            getattr(self, name).add_(getattr(other, name))
+        self.n, self.n_positive, self.n_zero = (
+            n,
+            self.n_positive + other.n_positive,
+            self.n_zero + other.n_zero,
+        )
+        return self
+
+    def correlation(self) -> Float64[Tensor, " d_sae"]:
+        """Pearson r between each latent's pooled activation and the outcome.
+
+        Returns:
+            r in [-1, 1]; NaN where the latent or the outcome is constant.
+
+        Raises:
+            InsufficientDataError: fewer than two samples.
+        """
+        if self.n < 2:
+            raise InsufficientDataError(
+                f"a correlation needs 2 samples or more, not {self.n}; raise --samples"
+            )
+        # sqrt before the product: m2_z * m2_y could underflow
+        spread = self.m2_z.sqrt() * self.m2_y**0.5
+        r = (self.c_zy / spread).clamp(-1.0, 1.0)
+        return torch.where(spread > 0, r, torch.nan)
+
+    def coefficient(self, kind: Coefficient = "positive") -> Float64[Tensor, " d_sae"]:
+        """What steering multiplies `W_dec` with, in units of SAE activation.
+
+        Args:
+            kind: `positive` is the mean over samples with y > 0; `contrast` subtracts the mean
+                over samples with y = 0.
+
+        Raises:
+            InsufficientDataError: no sample with y > 0, or none with y = 0 for `contrast`.
+        """
+        if self.n_positive == 0:
+            raise InsufficientDataError(
+                "no fit sample has an outcome above 0, so there is nothing to steer towards; "
+                "check the scorer or take an easier task"
+            )
+        positive = self.sum_positive / self.n_positive
+        if kind == "positive":
+            return positive
+        if self.n_zero == 0:
+            raise InsufficientDataError(
+                "no fit sample has outcome 0; --coefficient contrast needs some, "
+                "use --coefficient positive"
+            )
+        return positive - self.sum_zero / self.n_zero
+
+    def frequency(
+        self, among: Literal["all", "positive", "rest"] = "all"
+    ) -> Float64[Tensor, " d_sae"]:
+        """Share of samples on which each latent is active (pooled z > 0).
+
+        Args:
+            among: all samples, those with y > 0, or the rest.
+
+        Returns:
+            values in [0, 1]; NaN where there is no such sample.
+        """
+        if among == "all":
+            return self.active / self.n if self.n else torch.full_like(self.active, torch.nan)
+        if among == "positive":
+            count, active = self.n_positive, self.active_positive
+        else:
+            count, active = self.n - self.n_positive, self.active - self.active_positive
+        return active / count if count else torch.full_like(active, torch.nan)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything, as float64 tensors on the CPU; `from_state` reads it back exactly."""
+        scalars = torch.tensor([getattr(self, name) for name in _SCALAR], dtype=torch.float64)
+        per_latent = {name: getattr(self, name).cpu().contiguous() for name in _PER_LATENT}
+        return {"scalars": scalars, **per_latent}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> StreamingCorrelation:
+        """The statistics that `state` describes.
+
+        Raises:
+            ArtifactError: a tensor is missing, or has the wrong shape, dtype or values.
+        """
+        missing = {"scalars", *_PER_LATENT} - set(state)
+        if missing:
+            raise ArtifactError(f"statistics lack {', '.join(sorted(missing))}; collect again")
+        d_sae = state["mean_z"].numel()
+        for name, tensor in state.items():
+            shape = (len(_SCALAR),) if name == "scalars" else (d_sae,)
+            if tensor.dtype != torch.float64 or tuple(tensor.shape) != shape:
+                raise ArtifactError(
+                    f"statistics: {name} is {tensor.dtype} {list(tensor.shape)}, expected "
+                    f"float64 {list(shape)}; the file is not of this kind"
+                )
+            if not torch.isfinite(tensor).all():
+                raise ArtifactError(f"statistics: {name} holds NaN or infinity; collect again")
+        self = cls(d_sae)
+        for name in _PER_LATENT:
+            setattr(self, name, state[name].clone())
+        for name, value in zip(_SCALAR, state["scalars"].tolist(), strict=True):
+            setattr(self, name, int(value) if name.startswith("n") else value)
+        return self
+
+    def __repr__(self) -> str:
+        return f"StreamingCorrelation(d_sae={self.d_sae}, n={self.n})"

@@ -1,0 +1,143 @@
+"""A steering beside the baseline on the test split, with its controls and guards.
+
+Changes when an evaluation says more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from corrsteer import metrics
+from corrsteer.bench import Bench, Comparison, Responses, compare
+from corrsteer.metrics import Accuracy, Delta, SideEffects
+from corrsteer.models import LanguageModel
+from corrsteer.progress import SILENT, Progress
+from corrsteer.samples import Sample
+from corrsteer.steering import Steering
+from corrsteer.tasks import Task
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What steering does to a task's test split.
+
+    Attributes:
+        baseline: accuracy without steering.
+        steered: with it; the baseline's own where there is no steering.
+        delta: steered minus baseline.
+        side_effects: SER with its counts.
+        unscored: samples left out because a reply could not be judged.
+        controls: accuracies under random-feature controls.
+        guards: guard task -> comparison on its own test split.
+        predictions: a row a sample: prompt, target, and both arms' text, answer and outcome.
+    """
+
+    baseline: Accuracy
+    steered: Accuracy
+    delta: Delta
+    side_effects: SideEffects
+    unscored: int
+    controls: tuple[float, ...] = ()
+    guards: Mapping[str, Comparison] = field(default_factory=dict)
+    predictions: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+
+
+def evaluate(
+    lm: LanguageModel,
+    task: Task,
+    steering: Steering | None = None,
+    strength: float | None = None,
+    *,
+    controls: Sequence[Steering] = (),
+    guards: Sequence[Task] = (),
+    limit: int | None = None,
+    seed: int = 42,
+    batch_size: int = 32,
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """Accuracy and side effects of a steering on a task's test split.
+
+    Args:
+        lm: the model.
+        task: whose test split is run.
+        steering: None for the baseline alone.
+        strength: the steering's own if None.
+        controls: random-feature controls to run too.
+        guards: other tasks whose test splits are run with and without the steering.
+        limit: at most this many samples of each split, drawn by `seed`.
+        seed: of that draw.
+        batch_size: prompts run at once.
+        progress: told how far it is.
+
+    Raises:
+        DataError: the test split is empty.
+        InsufficientDataError: no reply could be judged.
+    """
+
+    def bench(each: Task) -> Bench:
+        return Bench(
+            lm, each, "test", limit=limit, seed=seed, batch_size=batch_size, progress=progress
+        )
+
+    if steering is None:
+        steering = Steering({}, (), lm.id, lm.revision)
+    elif strength is not None:
+        steering = steering.at(strength)
+    return evaluate_on(bench(task), steering, controls, [bench(guard) for guard in guards])
+
+
+def evaluate_on(
+    bench: Bench,
+    steering: Steering,
+    controls: Sequence[Steering] = (),
+    guards: Sequence[Bench] = (),
+) -> Evaluation:
+    """The same on benches that may have been used before, so that baselines run once."""
+    steered = bench.steered(steering, f"{len(steering.features)} features")
+    comparison = compare(bench.baseline, steered)
+    return Evaluation(
+        baseline=comparison.baseline,
+        steered=comparison.steered,
+        delta=comparison.delta,
+        side_effects=comparison.side_effects,
+        unscored=comparison.unscored,
+        controls=tuple(
+            control_accuracy(bench.steered(control, f"control {index}"))
+            for index, control in enumerate(controls, start=1)
+        ),
+        guards={guard.task.name: guard.compare(steering, "guard") for guard in guards},
+        predictions=tuple(predictions(bench.samples, bench.baseline, steered)),
+    )
+
+
+def control_accuracy(responses: Responses) -> float:
+    """Mean outcome over the replies that could be judged."""
+    outcomes = responses.outcomes
+    return metrics.accuracy(outcomes[outcomes == outcomes]).accuracy
+
+
+def predictions(
+    samples: Sequence[Sample], baseline: Responses, steered: Responses
+) -> list[dict[str, Any]]:
+    """A row a sample with both arms' text, answer and outcome (None where it is not judged)."""
+    return [
+        {
+            "id": sample.id,
+            "prompt": sample.text,
+            "target": list(sample.target),
+            **_arm("baseline", baseline, index),
+            **_arm("steered", steered, index),
+        }
+        for index, sample in enumerate(samples)
+    ]
+
+
+def _arm(name: str, responses: Responses, index: int) -> dict[str, Any]:
+    score = responses.scores[index]
+    return {
+        f"{name}_text": responses.texts[index],
+        f"{name}_answer": score.answer,
+        f"{name}_outcome": score.outcome,
+    }

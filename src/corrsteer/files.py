@@ -1,0 +1,40 @@
+"""Writing files whole or not at all.
+
+Changes when what must survive a crash or a full disk changes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from corrsteer.errors import ArtifactError
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write `content` to `path`: it holds either all of it or what it held before.
+
+    Raises:
+        ArtifactError: the disk is full, or the place cannot be written to.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private; give them what the umask allows, as open() would
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(temporary).chmod(0o666 & ~umask)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        remedy = "free some space" if error.errno == errno.ENOSPC else "choose another --out"
+        raise ArtifactError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error

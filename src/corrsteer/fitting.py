@@ -1,0 +1,194 @@
+"""The method, top to bottom: collect, rank, search, and the run that comes of it.
+
+Changes when the order of its steps does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from torch import Tensor
+
+from corrsteer.artifacts import Provenance, Run
+from corrsteer.bench import Bench, limited
+from corrsteer.collect import Collection, choose_handles, collect, load_coders
+from corrsteer.config import FitSettings
+from corrsteer.hook_points import HookPoint
+from corrsteer.models import LanguageModel
+from corrsteer.progress import SILENT, Progress
+from corrsteer.saes import SAEHandle, SparseCoder
+from corrsteer.search import Search, Searcher, Trial
+from corrsteer.selection import Feature, Ranking, rank
+from corrsteer.steering import Steering
+from corrsteer.tasks import Task
+from corrsteer.timing import Stopwatch
+
+LIBRARIES = ("corrsteer", "torch", "transformers", "sae-lens", "numpy", "scipy", "safetensors")
+
+
+def fit(
+    lm: LanguageModel,
+    task: Task,
+    *,
+    guards: Sequence[Task] = (),
+    progress: Progress = SILENT,
+    watch: Stopwatch | None = None,
+    **settings: Any,
+) -> Run:
+    """Find the features that go with success on a task, and the steering made of them.
+
+    Args:
+        lm: a model with SAEs.
+        task: where features are found (fit split) and validated (select split).
+        guards: tasks that the recommendation must not harm.
+        progress: told how far it is.
+        watch: adds up seconds a stage.
+        settings: fields of `FitSettings`.
+
+    Returns:
+        a run that is not evaluated yet. Its steering is what the strategy made; under `auto` the
+        recommended one, or one without features where there is no reliable effect.
+
+    Raises:
+        CorrSteerError: a setting, the model, the SAEs or the data cannot be used.
+    """
+    chosen = FitSettings.of(**settings)
+    watch = watch or Stopwatch()
+    handles = choose_handles(lm, chosen.layers)
+    bench, guard_benches = _benches(lm, task, guards, chosen, progress)
+    with watch.timing("load"):
+        coders = load_coders(handles, lm.device)
+    with watch.timing("collect"):
+        samples = limited(task.fit, chosen.samples, chosen.seed)
+        collection = collect(lm, task, samples, coders, chosen, progress)
+    with watch.timing("select"):
+        layer_of = {handle.hook_point: handle.layer for handle in handles}
+        ranking = rank(collection.statistics, chosen.coefficient, layer_of)
+        rows = decoder_rows(ranking, coders, chosen.near_ties)
+    with watch.timing("validate"):
+        search = Searcher(bench, guard_benches, ranking, rows, chosen).run()
+    steering = _steering(search, chosen, lm)
+    return Run(
+        provenance=_provenance(lm, task, guards, handles),
+        settings=chosen,
+        statistics={hook.name: stats for hook, stats in collection.statistics.items()},
+        features=steering.features,
+        top_features={hook.name: features for hook, features in ranking.by_layer.items()},
+        steering=steering,
+        candidates=search.chosen,
+        search=_search_document(search),
+        counts=_counts(collection, bench, watch),
+    )
+
+
+def _benches(
+    lm: LanguageModel,
+    task: Task,
+    guards: Sequence[Task],
+    settings: FitSettings,
+    progress: Progress,
+) -> tuple[Bench, list[Bench]]:
+    """The select split of the task and of its guards, refused early if one is empty."""
+    benches = [
+        Bench(
+            lm,
+            each,
+            "select",
+            limit=settings.val_limit,
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+            progress=progress,
+        )
+        for each in (task, *guards)
+    ]
+    return benches[0], benches[1:]
+
+
+def decoder_rows(
+    ranking: Ranking, coders: Mapping[HookPoint, SparseCoder], near_ties: int
+) -> dict[tuple[str, int], Tensor]:
+    """W_dec of every feature that a strategy may use, each [d_model]."""
+    features = {*ranking.best_per_layer(), *ranking.near_ties(near_ties)}
+    return rows_of(features, coders)
+
+
+def rows_of(
+    features: Iterable[Feature], coders: Mapping[HookPoint, SparseCoder]
+) -> dict[tuple[str, int], Tensor]:
+    """W_dec of some features, by `Feature.key`."""
+    return {
+        feature.key: coders[HookPoint.parse(feature.hook_point)].decoder_rows([feature.latent])[0]
+        for feature in features
+    }
+
+
+def _steering(search: Search, settings: FitSettings, lm: LanguageModel) -> Steering:
+    if settings.strategy != "auto":
+        return search.chosen[settings.strategy]
+    if search.recommended is not None:
+        return search.recommended.steering
+    return Steering({}, (), lm.id, lm.revision, settings.positions)
+
+
+def _provenance(
+    lm: LanguageModel, task: Task, guards: Sequence[Task], handles: Sequence[SAEHandle]
+) -> Provenance:
+    return Provenance(
+        model=lm.id,
+        revision=lm.revision,
+        sae_source=lm.sae_source,
+        sae_ids={handle.hook_point.name: handle.source for handle in handles},
+        hook_shift=lm.hook_shift,
+        task=task.name,
+        scorer=task.scorer.name,
+        max_new_tokens=task.max_new_tokens,
+        guards=tuple(guard.name for guard in guards),
+        versions={name: found for name in LIBRARIES if (found := _version(name))},
+    )
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
+
+
+def _counts(collection: Collection, bench: Bench, watch: Stopwatch) -> dict[str, Any]:
+    return {
+        "n_fit": collection.n,
+        "n_select": len(bench.samples),
+        "unscored_fit": collection.unscored,
+        "seconds": watch.seconds,
+    }
+
+
+def _search_document(search: Search) -> dict[str, Any]:
+    recommended = search.recommended
+    return {
+        "comparisons": search.comparisons,
+        "baseline": dataclasses.asdict(search.baseline),
+        "recommended": None if recommended is None else trial_document(recommended),
+        "trials": [trial_document(trial) for trial in search.trials],
+    }
+
+
+def trial_document(trial: Trial) -> dict[str, Any]:
+    """A trial as JSON holds it."""
+    comparison = trial.comparison
+    return {
+        "strategy": trial.strategy,
+        "strength": trial.steering.strength,
+        "features": [[f.hook_point, f.latent] for f in trial.steering.features],
+        "steered": dataclasses.asdict(comparison.steered),
+        "delta": dataclasses.asdict(comparison.delta),
+        "p_adjusted": trial.p_adjusted,
+        "side_effects": dataclasses.asdict(comparison.side_effects),
+        "guards": {
+            name: {"baseline": before.accuracy, "steered": after.accuracy}
+            for name, (before, after) in trial.guards.items()
+        },
+    }

@@ -1,0 +1,191 @@
+"""Greedy decoding in batches, with the residuals that predict each generated token.
+
+Changes when replies are decoded in another way. Prompts are cut into batches by length and padded
+on the left; rows that have finished leave the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from corrsteer.config import Positions
+from corrsteer.errors import NonFiniteError
+from corrsteer.hook_points import HookPoint
+from corrsteer.hooks import tapped
+
+LEAVE_BATCH_SHARE = 0.25
+"""Finished rows are taken out of the batch once they are this share of it: taking them out
+copies the cache, keeping them costs their share of every step."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What decoding needs of a model.
+
+    Attributes:
+        model: a causal language model of transformers.
+        pad_id: id that fills batches behind the attention mask.
+        eos_ids: ids that end a reply.
+    """
+
+    model: Any
+    pad_id: int
+    eos_ids: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Residuals of one position of some samples of a batch.
+
+    Attributes:
+        rows: which samples of the batch; none twice.
+        at: hook point -> residual, in the model's dtype.
+    """
+
+    rows: Int64[Tensor, " rows"]
+    at: Mapping[HookPoint, Float[Tensor, "rows d_model"]]
+
+
+def length_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices in batches of like length, the longest first, so that memory peaks at once."""
+    order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def greedy(
+    decoder: Decoder, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> list[list[int]]:
+    """The greedy reply to each prompt of one batch, without its EOS.
+
+    Args:
+        decoder: model and special ids.
+        prompts: token ids, each of at least one token.
+        max_new_tokens: longest reply.
+
+    Raises:
+        NonFiniteError: the model's logits hold NaN.
+    """
+    return _decode(decoder, prompts, max_new_tokens, None)
+
+
+def greedy_with_residuals(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    hook_points: Sequence[HookPoint],
+    positions: Positions,
+    receive: Callable[[Residuals], None],
+) -> list[list[int]]:
+    """The same replies; `receive` is given the residuals of every pooled position on the way.
+
+    Those are positions P-1+t, which predict the generated tokens g_t that are not EOS; with
+    `positions="all"` every prompt position too.
+    """
+    seen: dict[HookPoint, Tensor] = {}
+
+    def keep(hook_point: HookPoint) -> Callable[[Tensor], None]:
+        return lambda hidden: seen.__setitem__(hook_point, hidden)
+
+    def on_step(rows: Tensor, alive: Tensor, unpadded: Tensor | None) -> None:
+        if unpadded is not None and positions == "all":
+            for column in range(unpadded.shape[1] - 1):
+                _send(receive, seen, rows, unpadded[:, column], column)
+            _send(receive, seen, rows, torch.ones_like(alive), -1)
+        else:
+            _send(receive, seen, rows, alive, -1)
+        seen.clear()
+
+    with tapped(decoder.model, {hook: keep(hook) for hook in hook_points}):
+        return _decode(decoder, prompts, max_new_tokens, on_step)
+
+
+def _send(
+    receive: Callable[[Residuals], None],
+    seen: Mapping[HookPoint, Tensor],
+    rows: Tensor,
+    wanted: Tensor,
+    column: int,
+) -> None:
+    """Pass on one column of the residuals seen, for the rows that are wanted."""
+    if wanted.all():
+        receive(Residuals(rows, {hook: hidden[:, column] for hook, hidden in seen.items()}))
+    elif wanted.any():
+        at = {hook: hidden[wanted.to(hidden.device), column] for hook, hidden in seen.items()}
+        receive(Residuals(rows[wanted], at))
+
+
+OnStep = Callable[[Tensor, Tensor, Tensor | None], None]
+"""Called after each forward pass with the rows in the batch, which of them go on (their next
+token is not EOS), and at the prompt's pass where it is unpadded, else None."""
+
+
+@torch.inference_mode()
+def _decode(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    on_step: OnStep | None,
+) -> list[list[int]]:
+    from transformers import DynamicCache
+
+    model: Any = decoder.model
+    device = model.get_input_embeddings().weight.device
+    ids, mask = pad_left(prompts, decoder.pad_id)
+    ids, mask = ids.to(device), mask.to(device)
+    eos = torch.tensor(sorted(decoder.eos_ids), dtype=torch.int64, device=device)
+    one_pass = max_new_tokens == 1
+    cache = None if one_pass else DynamicCache(config=model.config)
+    rows = torch.arange(len(prompts), device=device)
+    finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    replies = torch.full((len(prompts), max_new_tokens), -1, dtype=torch.int64, device=device)
+    position_ids = (mask.cumsum(1) - 1).clamp(min=0)
+    for step in range(max_new_tokens):
+        logits = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=not one_pass,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        token = _argmax(logits)
+        finished = finished | torch.isin(token, eos)
+        if on_step is not None:
+            on_step(rows, ~finished, mask.bool() if step == 0 else None)
+        replies[rows[~finished], step] = token[~finished]
+        if finished.all() or step + 1 == max_new_tokens:
+            break
+        if cache is not None and finished.float().mean() >= LEAVE_BATCH_SHARE:
+            stay = (~finished).nonzero()[:, 0]
+            cache.batch_select_indices(stay)
+            rows, token, mask, position_ids, finished = (
+                tensor[stay] for tensor in (rows, token, mask, position_ids, finished)
+            )
+        ids = token[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        position_ids = position_ids[:, -1:] + 1
+    return [[token for token in reply if token >= 0] for reply in replies.tolist()]
+
+
+def _argmax(logits: Float[Tensor, "rows vocabulary"]) -> Int64[Tensor, " rows"]:
+    if torch.isnan(logits).any():
+        raise NonFiniteError(
+            "the model's logits hold NaN; try --dtype float32, and a smaller --strength if steered"
+        )
+    return logits.argmax(-1)
+
+
+def pad_left(
+    prompts: Sequence[Sequence[int]], pad_id: int
+) -> tuple[Int64[Tensor, "batch pos"], Int64[Tensor, "batch pos"]]:
+    """Token ids and attention mask of prompts, padded on the left to the longest."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad_id] * (width - len(p)) + list(p) for p in prompts])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    return ids, mask

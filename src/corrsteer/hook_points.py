@@ -1,0 +1,63 @@
+"""Names of places in the residual stream, as TransformerLens and sae-lens write them.
+
+Changes when a new site of a transformer block can be read and steered.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from corrsteer.errors import SAEError
+
+Site = Literal["resid_pre", "mlp_out", "resid_post"]
+"""Where in a block, in the order in which the forward pass reaches it."""
+
+_NAME = re.compile(r"blocks\.(\d{1,5})\.hook_(\w+)")
+
+
+@dataclass(frozen=True)
+class HookPoint:
+    """One site of one transformer block.
+
+    Attributes:
+        layer: index of the block, from 0.
+        site: `resid_pre` is the block's input, `resid_post` its output, `mlp_out` what its
+            MLP adds to the residual stream.
+    """
+
+    layer: int
+    site: Site
+
+    @property
+    def name(self) -> str:
+        """The TransformerLens name, e.g. `blocks.3.hook_resid_post`."""
+        return f"blocks.{self.layer}.hook_{self.site}"
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Sorts hook points in the order of the forward pass."""
+        return self.layer, get_args(Site).index(self.site)
+
+    def shifted(self, layers: int) -> HookPoint:
+        """The same site `layers` blocks later (earlier if negative)."""
+        return HookPoint(self.layer + layers, self.site)
+
+    @classmethod
+    def parse(cls, name: str) -> HookPoint:
+        """The hook point of a TransformerLens name.
+
+        Raises:
+            SAEError: the name is not of a site that can be steered.
+        """
+        match = _NAME.fullmatch(name)
+        if match is None or match[2] not in get_args(Site):
+            raise SAEError(
+                f"hook point {name!r} cannot be steered; expected blocks.LAYER.hook_SITE "
+                f"with SITE one of {', '.join(get_args(Site))}"
+            )
+        return cls(int(match[1]), match[2])  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return self.name

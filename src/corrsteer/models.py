@@ -1,0 +1,298 @@
+"""Loading language models and tokenizers: the only place that knows how models are named.
+
+Changes when a model gets a name of its own, or is loaded in another way.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from corrsteer.errors import CorrSteerError, ModelError, SAEError, UnknownNameError
+from corrsteer.generation import Decoder, greedy, length_batches
+from corrsteer.hooks import find_blocks
+from corrsteer.mini import MODEL_DIR, SAE_DIR
+from corrsteer.saes import SAEHandle, local_saes, raw_residuals
+from corrsteer.samples import Sample
+
+RAW = "raw"
+"""Given as the SAE, takes the residual stream's own dimensions."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that goes by a short name.
+
+    Attributes:
+        name: what `--model` takes.
+        id: hub id, or the folder for a built-in one.
+        sae: release of the sae-lens directory, or a folder.
+        description: one line for `corrsteer models`.
+    """
+
+    name: str
+    id: str
+    sae: str
+    description: str
+
+
+KNOWN_MODELS = {
+    known.name: known
+    for known in (
+        KnownModel(
+            "mini",
+            str(MODEL_DIR),
+            str(SAE_DIR),
+            "built-in Gemma-2 of 6 layers with one SAE a layer; no download",
+        ),
+    )
+}
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model with its tokenizer and SAEs.
+
+    Attributes:
+        model: the transformers model, in evaluation mode.
+        tokenizer: its tokenizer.
+        id: the known name, hub id or folder it was asked for by.
+        revision: commit of the hub, or None.
+        saes: handles of its SAEs in the order of layers; weights are not loaded yet.
+        sae_source: release or folder the SAEs came from, or `raw`.
+        hook_shift: blocks by which SAEs are read and steered later than they say.
+    """
+
+    model: Any
+    tokenizer: Any
+    id: str
+    revision: str | None = None
+    saes: Sequence[SAEHandle] = field(default=(), repr=False)
+    sae_source: str | None = None
+    hook_shift: int = 0
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of transformer blocks."""
+        return len(find_blocks(self.model))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings are, and so where prompts go."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """Model and special ids, as decoding needs them.
+
+        Raises:
+            ModelError: the tokenizer has neither a padding nor an EOS token.
+        """
+        eos = _as_set(getattr(self.model.generation_config, "eos_token_id", None))
+        eos |= _as_set(self.tokenizer.eos_token_id)
+        pad = self.tokenizer.pad_token_id
+        if pad is None:
+            if not eos:
+                raise ModelError(
+                    f"the tokenizer of {self.id} has neither a padding nor an EOS token; expected "
+                    "one of them: set tokenizer.pad_token and save the tokenizer again"
+                )
+            pad = min(eos)
+            log.info("%s: no padding token, batches are filled with EOS behind the mask", self.id)
+        return Decoder(self.model, int(pad), frozenset(eos))
+
+    def prompt_ids(self, sample: Sample) -> list[int]:
+        """Token ids of a sample's prompt, with the special tokens that the tokenizer adds.
+
+        Raises:
+            ModelError: a chat for a model without a chat template, or a prompt without tokens.
+        """
+        if sample.messages is not None:
+            return self._chat_ids(sample)
+        ids = [int(token) for token in self.tokenizer(sample.prompt)["input_ids"]]
+        if not ids:
+            raise ModelError(
+                f"sample {sample.id!r}: the prompt has no tokens; expected at least one"
+            )
+        return ids
+
+    def _chat_ids(self, sample: Sample) -> list[int]:
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise ModelError(
+                f"sample {sample.id!r} is a chat, but {self.id} has no chat template; "
+                "give `prompt` instead of `messages`, or take an instruction-tuned model"
+            )
+        messages = [dict(message) for message in sample.messages or ()]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template may raise anything at all
+            raise ModelError(
+                f"sample {sample.id!r}: the chat template of {self.id} refuses the messages: "
+                f"{' '.join(str(error).split())}"
+            ) from error
+        # the template writes the special tokens itself
+        return [int(token) for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated tokens, without special ones."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def generate(
+        self, prompts: Sequence[str], max_new_tokens: int = 32, batch_size: int = 32
+    ) -> list[str]:
+        """The greedy reply to each prompt.
+
+        Args:
+            prompts: texts; one text alone is taken for a list of one.
+            max_new_tokens: longest reply.
+            batch_size: prompts run at once.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        ids = [self.prompt_ids(Sample(str(index), text)) for index, text in enumerate(prompts)]
+        replies = [""] * len(ids)
+        for batch in length_batches([len(prompt) for prompt in ids], batch_size):
+            decoded = greedy(self.decoder, [ids[index] for index in batch], max_new_tokens)
+            for index, reply in zip(batch, decoded, strict=True):
+                replies[index] = self.decode(reply)
+        return replies
+
+
+def load_model(
+    name: str,
+    sae: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    hook_shift: int = 0,
+) -> LanguageModel:
+    """A language model with handles to its SAEs.
+
+    Args:
+        name: a known name, a hub id or a folder.
+        sae: a folder of SAEs in sae-lens's format, or `raw` for none; a known model brings its
+            own.
+        dtype: float32, bfloat16 or float16; bfloat16 on a GPU and float32 on a CPU by default.
+        device: cpu, cuda, cuda:1, mps; the best there is by default.
+        hook_shift: read and steer this many blocks later than the SAEs say.
+
+    Raises:
+        UnknownNameError: nothing is known under that name.
+        ModelError, SAEError: it cannot be loaded, or the parts do not fit.
+    """
+    known = KNOWN_MODELS.get(name)
+    where = _device(device)
+    path = known.id if known else name
+    _quiet_transformers()
+    tokenizer = _load(name, path, "AutoTokenizer")
+    model = _load(name, path, "AutoModelForCausalLM", dtype=_dtype(dtype, where))
+    model = model.eval().requires_grad_(False).to(where)
+    lm = LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        id=name,
+        revision=getattr(model.config, "_commit_hash", None),
+        hook_shift=hook_shift,
+    )
+    source = sae or (known.sae if known else None)
+    if source is not None:
+        lm.saes = find_saes(source, lm.d_model, lm.n_layers, hook_shift)
+        lm.sae_source = name if known and sae is None else source
+    return lm
+
+
+def find_saes(source: str, d_model: int, n_layers: int, hook_shift: int = 0) -> list[SAEHandle]:
+    """Handles of the SAEs that `--sae` names.
+
+    Args:
+        source: a folder, or `raw`.
+        d_model: width of the model.
+        n_layers: its number of blocks.
+        hook_shift: see `load_model`.
+
+    Raises:
+        SAEError: nothing there, or it does not fit the model.
+    """
+    if source == RAW:
+        return raw_residuals(d_model, n_layers, hook_shift)
+    folder = Path(source)
+    if not folder.is_dir():
+        raise SAEError(f"no SAEs at {source!r}; expected a folder of SAEs, or --raw for none")
+    return local_saes(folder, d_model, n_layers, hook_shift)
+
+
+def _load(name: str, path: str, kind: str, **options: Any) -> Any:
+    """A tokenizer or model by transformers, with its errors made ours."""
+    import transformers
+
+    loader = getattr(transformers, kind)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # third-party deprecations
+            return loader.from_pretrained(path, trust_remote_code=False, **options)
+    except CorrSteerError:
+        raise
+    except Exception as error:  # transformers raises many kinds for a model that is not there
+        reason = " ".join(str(error).split())
+        here = Path(path).exists()
+        if not here and "/" not in name:
+            known = ", ".join(KNOWN_MODELS)
+            raise UnknownNameError(
+                f"unknown model {name!r}; choose {known}, a hub id (owner/name) or a folder"
+            ) from error
+        raise ModelError(
+            f"model {name!r} cannot be loaded: {reason[:300]}; check the name, the network "
+            "and that you are logged in if it is gated"
+        ) from error
+
+
+def _quiet_transformers() -> None:
+    """Keep transformers' own progress bars and warnings out of ours."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _device(device: str | None) -> torch.device:
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("cpu")
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"device {device!r} cannot be used ({reason}); try cpu") from error
+    return where
+
+
+def _dtype(dtype: str | None, device: torch.device) -> torch.dtype:
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if dtype not in known:
+        raise ModelError(f"unknown dtype {dtype!r}; choose {', '.join(known)}")
+    return known[dtype]
+
+
+def _as_set(value: int | Sequence[int] | None) -> set[int]:
+    if value is None:
+        return set()
+    return {value} if isinstance(value, int) else set(value)

@@ -1,0 +1,210 @@
+"""From ranked features to sets and strengths that prove themselves on the select split.
+
+Changes when a strategy is added, or the rule by which one is recommended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from corrsteer.bench import Bench, Comparison
+from corrsteer.config import FitSettings, Strategy
+from corrsteer.metrics import Accuracy
+from corrsteer.selection import Feature, Ranking
+from corrsteer.significance import bonferroni
+from corrsteer.steering import Steering, combine
+
+Key = tuple[frozenset[tuple[str, int]], float]
+"""A set of features, and a strength."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One set of features at one strength, tried on the select split.
+
+    Attributes:
+        strategy: S, A, P or G.
+        steering: the set, with the strength it was tried at.
+        comparison: beside the baseline on the select split.
+        p_adjusted: p-value of the change times the number of trials (Bonferroni), at most 1.
+        guards: guard task -> its accuracy without and with the steering; empty if not tried.
+    """
+
+    strategy: Strategy
+    steering: Steering
+    comparison: Comparison
+    p_adjusted: float = 1.0
+    guards: Mapping[str, tuple[Accuracy, Accuracy]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the search found.
+
+    Attributes:
+        chosen: strategy -> its steering, in the order S, A, P, G.
+        recommended: the trial to use, or None: no reliable effect.
+        trials: every set and strength that could have been recommended.
+        comparisons: sets and strengths tried on the select split in all.
+        baseline: accuracy there without steering.
+    """
+
+    chosen: dict[str, Steering]
+    recommended: Trial | None
+    trials: tuple[Trial, ...]
+    comparisons: int
+    baseline: Accuracy
+
+
+class Searcher:
+    """Tries sets of features on the select split, each once."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        guards: Sequence[Bench],
+        ranking: Ranking,
+        rows: Mapping[tuple[str, int], Tensor],
+        settings: FitSettings,
+    ):
+        self._bench, self._guards = bench, guards
+        self._ranking, self._rows, self._settings = ranking, rows, settings
+        self._tried: dict[Key, Comparison] = {}
+        self._guarded: dict[Key, dict[str, tuple[Accuracy, Accuracy]]] = {}
+
+    def run(self) -> Search:
+        """All strategies asked for, and the one to recommend."""
+        settings = self._settings
+        wanted: tuple[Strategy, ...] = (
+            ("S", "A", "P", "G") if settings.strategy == "auto" else (settings.strategy,)
+        )
+        sets = {strategy: self._features(strategy) for strategy in wanted}
+        trials = [
+            self._trial(strategy, features, strength)
+            for strategy, features in sets.items()
+            for strength in self._strengths(strategy)
+        ]
+        trials = [self._adjusted(trial) for trial in trials]
+        chosen: dict[str, Steering] = {
+            strategy: (
+                self._strongest_unharmful(trials)
+                if strategy == "G"
+                else self._steering(features, settings.strength)
+            )
+            for strategy, features in sets.items()
+        }
+        recommended = self._recommend(trials)
+        return Search(
+            chosen=chosen,
+            recommended=recommended,
+            trials=tuple(trials),
+            comparisons=len(self._tried),
+            baseline=next(iter(self._tried.values())).baseline,
+        )
+
+    def _strengths(self, strategy: Strategy) -> tuple[float, ...]:
+        """Strengths tried: all of them under `auto` and for G, else the one that was set."""
+        settings = self._settings
+        if settings.strategy == "auto" or strategy == "G":
+            return tuple(sorted({*settings.strengths, settings.strength}))
+        return (settings.strength,)
+
+    def _features(self, strategy: Strategy) -> tuple[Feature, ...]:
+        if strategy == "S":
+            return self._ranking.best()
+        if strategy == "A":
+            return self._ranking.best_per_layer()
+        return self._proven_alone() if strategy == "P" else self._proven_together()
+
+    def _proven_alone(self) -> tuple[Feature, ...]:
+        """P: the features of A that raise accuracy above the baseline's, each by itself."""
+        strength = self._settings.strength
+        return tuple(
+            feature
+            for feature in self._ranking.best_per_layer()
+            if self._gain((feature,), strength) > 0
+        )
+
+    def _proven_together(self) -> tuple[Feature, ...]:
+        """G: near-ties in order of r, each kept only if the set so far plus it does better."""
+        kept: tuple[Feature, ...] = ()
+        gain = 0.0
+        for feature in self._ranking.near_ties(self._settings.near_ties):
+            with_it = self._gain((*kept, feature), self._settings.strength)
+            if with_it > gain:
+                kept, gain = (*kept, feature), with_it
+        return kept
+
+    def _steering(self, features: Sequence[Feature], strength: float) -> Steering:
+        steering = combine(features, self._rows, self._bench.lm, self._settings.positions)
+        return steering.at(strength)
+
+    def _compare(self, features: Sequence[Feature], strength: float) -> Comparison:
+        key = _key(features, strength)
+        if key not in self._tried:
+            name = f"{len(features)} features x {strength:g}"
+            self._tried[key] = self._bench.compare(self._steering(features, strength), name)
+        return self._tried[key]
+
+    def _gain(self, features: Sequence[Feature], strength: float) -> float:
+        return self._compare(features, strength).delta.value
+
+    def _trial(self, strategy: Strategy, features: Sequence[Feature], strength: float) -> Trial:
+        return Trial(
+            strategy, self._steering(features, strength), self._compare(features, strength)
+        )
+
+    def _adjusted(self, trial: Trial) -> Trial:
+        p = bonferroni(trial.comparison.delta.p_value, len(self._tried))
+        return Trial(trial.strategy, trial.steering, trial.comparison, p)
+
+    def _recommend(self, trials: Sequence[Trial]) -> Trial | None:
+        """The best on the select split that is significant there and harms no guard."""
+        for trial in sorted(trials, key=_preference):
+            delta = trial.comparison.delta
+            if delta.value <= 0 or trial.p_adjusted >= self._settings.alpha:
+                continue
+            guards = self._guard(trial.steering)
+            if not self._harms(guards):
+                return Trial(
+                    trial.strategy, trial.steering, trial.comparison, trial.p_adjusted, guards
+                )
+        return None
+
+    def _strongest_unharmful(self, trials: Sequence[Trial]) -> Steering:
+        """G's set at its best strength that no guard vetoes; without features if there is none."""
+        of_g = [trial for trial in trials if trial.strategy == "G"]
+        for trial in sorted(of_g, key=_preference):
+            if trial.comparison.delta.value > 0 and not self._harms(self._guard(trial.steering)):
+                return trial.steering
+        return self._steering((), self._settings.strength)
+
+    def _guard(self, steering: Steering) -> dict[str, tuple[Accuracy, Accuracy]]:
+        key = _key(steering.features, steering.strength)
+        if key not in self._guarded:
+            self._guarded[key] = {
+                bench.task.name: (comparison.baseline, comparison.steered)
+                for bench in self._guards
+                for comparison in [bench.compare(steering, "guard")]
+            }
+        return self._guarded[key]
+
+    def _harms(self, guards: Mapping[str, tuple[Accuracy, Accuracy]]) -> bool:
+        tolerance = self._settings.guard_tolerance
+        # a hair of slack, so that a loss of exactly the tolerance is tolerated in floating point
+        return any(
+            before.accuracy - after.accuracy > tolerance + 1e-9 for before, after in guards.values()
+        )
+
+
+def _key(features: Sequence[Feature], strength: float) -> Key:
+    return frozenset(feature.key for feature in features), strength
+
+
+def _preference(trial: Trial) -> tuple[float, int, float]:
+    """Sorts the better first: higher accuracy, then fewer features, then lower strength."""
+    steering = trial.steering
+    return -trial.comparison.steered.accuracy, len(steering.features), steering.strength

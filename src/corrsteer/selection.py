@@ -1,0 +1,180 @@
+"""Choosing features from statistics: pure functions of sufficient statistics, no model needed.
+
+Changes when there is another way to rank features or to make a set of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corrsteer.config import Coefficient
+from corrsteer.correlation import StreamingCorrelation
+from corrsteer.errors import InsufficientDataError
+from corrsteer.hook_points import HookPoint
+from corrsteer.significance import (
+    bonferroni,
+    correlation_interval,
+    correlation_p_value,
+    correlation_standard_error,
+)
+
+Statistics = Mapping[HookPoint, StreamingCorrelation]
+TOP = 20
+"""Features of every layer that a run records."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A latent chosen at a hook point, with the evidence for it.
+
+    Attributes:
+        hook_point: where it is read and steered.
+        layer: the SAE's layer; the hook point's own but for `hook_shift`.
+        latent: index into d_sae.
+        coefficient: what `W_dec[latent]` is multiplied with, in units of SAE activation.
+        correlation: Pearson r of its pooled activation with the outcome.
+        correlation_ci: Fisher's 95 % interval of r, not corrected for selection.
+        p_adjusted: two-sided p-value of r = 0, times the number of latents compared over all
+            layers (Bonferroni), at most 1.
+        frequency: share of fit samples on which it is active; `frequency_correct` of those with
+            outcome > 0, `frequency_incorrect` of the rest, None where there are none.
+        url: where the feature can be looked up, or None.
+    """
+
+    hook_point: str
+    layer: int
+    latent: int
+    coefficient: float
+    correlation: float
+    correlation_ci: tuple[float, float]
+    p_adjusted: float
+    frequency: float
+    frequency_correct: float | None
+    frequency_incorrect: float | None
+    url: str | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What tells features apart: hook point and latent."""
+        return self.hook_point, self.latent
+
+    def to_dict(self) -> dict[str, Any]:
+        """The feature as JSON holds it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Every layer's best features by r, highest first; ties go to the lower latent.
+
+    Attributes:
+        by_layer: hook point -> its features of positive r, at most `TOP`, best first. A hook
+            point without one has an empty tuple.
+        comparisons: latents, over all hook points, whose r is defined.
+        n: samples that the correlations are over.
+    """
+
+    by_layer: Mapping[HookPoint, tuple[Feature, ...]]
+    comparisons: int
+    n: int
+
+    def best(self) -> tuple[Feature, ...]:
+        """S: the one feature of highest positive r; ties go to the lower layer."""
+        return tuple(sorted(self.best_per_layer(), key=lambda f: -f.correlation)[:1])
+
+    def best_per_layer(self) -> tuple[Feature, ...]:
+        """A: the feature of highest positive r of every hook point, in the order of layers."""
+        return tuple(features[0] for features in self.by_layer.values() if features)
+
+    def near_ties(self, most: int) -> tuple[Feature, ...]:
+        """Features within one standard error of their layer's best r, in order of r.
+
+        Args:
+            most: at most this many a layer, its best included.
+        """
+        near = []
+        for features in self.by_layer.values():
+            for feature in features[:most]:
+                r = features[0].correlation
+                if feature.correlation >= r - correlation_standard_error(r, self.n):
+                    near.append(feature)
+        return tuple(sorted(near, key=lambda f: -f.correlation))
+
+
+def rank(
+    statistics: Statistics,
+    coefficient: Coefficient = "positive",
+    layer_of: Mapping[HookPoint, int] | None = None,
+) -> Ranking:
+    """Features of positive correlation, best first, with their evidence.
+
+    Args:
+        statistics: of one or more hook points.
+        coefficient: see `StreamingCorrelation.coefficient`.
+        layer_of: the SAE's layer of a hook point, where it is not the hook point's own.
+
+    Raises:
+        InsufficientDataError: too few samples, or all outcomes equal.
+    """
+    n = min((s.n for s in statistics.values()), default=0)
+    if n < 4:
+        raise InsufficientDataError(
+            f"only {n} fit samples could be judged; a correlation needs 4 or more: "
+            "raise --samples or check the scorer"
+        )
+    for stats in statistics.values():
+        if stats.m2_y == 0:
+            raise InsufficientDataError(
+                f"all {stats.n} fit outcomes equal {stats.first_y:g}, so no correlation exists; "
+                "take a task on which the model is sometimes right and sometimes wrong, "
+                "or check --scorer"
+            )
+    correlations = {hook: stats.correlation() for hook, stats in statistics.items()}
+    comparisons = sum(int(r.isfinite().sum()) for r in correlations.values())
+    by_layer = {
+        hook: tuple(
+            _feature(hook, latent, statistics[hook], r, comparisons, coefficient, layer_of or {})
+            for latent in _highest(r, TOP)
+        )
+        for hook, r in sorted(correlations.items(), key=lambda item: item[0].order)
+    }
+    return Ranking(by_layer, comparisons, n)
+
+
+def _highest(r: Tensor, most: int) -> list[int]:
+    """Latents of positive r, highest first, ties by lower latent; NaN is never among them."""
+    ranked = torch.where(r > 0, r, -torch.inf).cpu()
+    order = torch.sort(ranked, descending=True, stable=True).indices[:most].tolist()
+    return [latent for latent in order if ranked[latent] > 0]
+
+
+def _feature(
+    hook: HookPoint,
+    latent: int,
+    stats: StreamingCorrelation,
+    correlations: Tensor,
+    comparisons: int,
+    coefficient: Coefficient,
+    layer_of: Mapping[HookPoint, int],
+) -> Feature:
+    r = float(correlations[latent])
+    p = float(correlation_p_value(correlations[latent].cpu().numpy(), stats.n))
+    incorrect = float(stats.frequency("rest")[latent])
+    correct = float(stats.frequency("positive")[latent])
+    return Feature(
+        hook_point=hook.name,
+        layer=layer_of.get(hook, hook.layer),
+        latent=latent,
+        coefficient=float(stats.coefficient(coefficient)[latent]),
+        correlation=r,
+        correlation_ci=correlation_interval(r, stats.n),
+        p_adjusted=bonferroni(p, comparisons),
+        frequency=float(stats.frequency()[latent]),
+        frequency_correct=None if correct != correct else correct,
+        frequency_incorrect=None if incorrect != incorrect else incorrect,
+    )

@@ -1,0 +1,198 @@
+"""The steering artifact: one vector a hook point, saved and loaded whole.
+
+Changes when the artifact carries more, or is combined in another way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float32
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from corrsteer.config import Positions, check_strength
+from corrsteer.errors import ArtifactError, CorrSteerError, ModelError
+from corrsteer.files import write_whole
+from corrsteer.hook_points import HookPoint
+from corrsteer.hooks import adding, find_blocks
+from corrsteer.models import LanguageModel
+from corrsteer.selection import Feature
+
+FILE_NAME = "steering.safetensors"
+SCHEMA = "corrsteer.steering/1"
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What is added to the residual stream, and where: x' = x + strength * vector.
+
+    Attributes:
+        vectors: hook point -> coefficient * W_dec[latent], summed over the features there;
+            float32, [d_model].
+        features: the features it is made of.
+        model: name or id of the model it is for.
+        revision: the model's commit, or None.
+        positions: `generated`, or `all` to steer every prompt position too.
+        strength: what the vectors are multiplied with unless a call says otherwise.
+    """
+
+    vectors: Mapping[HookPoint, Float32[Tensor, " d_model"]]
+    features: tuple[Feature, ...] = ()
+    model: str = ""
+    revision: str | None = None
+    positions: Positions = "generated"
+    strength: float = 1.0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def at(self, strength: float) -> Steering:
+        """The same steering with another strength of its own."""
+        return replace(self, strength=check_strength(strength))
+
+    def scaled(self, strength: float | None = None) -> dict[HookPoint, Tensor]:
+        """The vectors times the strength, without those that are zero; float32."""
+        factor = self.strength if strength is None else check_strength(strength)
+        scaled = {hook: factor * vector for hook, vector in self.vectors.items()}
+        return {hook: vector for hook, vector in scaled.items() if vector.any()}
+
+    def save(self, path: str | Path) -> Path:
+        """Write the steering into a folder (or to a file that ends in `.safetensors`).
+
+        Returns:
+            the file written.
+        """
+        path = Path(path)
+        target = path if path.suffix == ".safetensors" else path / FILE_NAME
+        header = {
+            **self.metadata,
+            "schema": SCHEMA,
+            "model": self.model,
+            "revision": self.revision or "",
+            "scope": self.positions,
+            "strength": repr(float(self.strength)),
+            "features": json.dumps([feature.to_dict() for feature in self.features]),
+        }
+        tensors = {hook.name: vector.contiguous() for hook, vector in self.vectors.items()}
+        write_whole(target, save(tensors, metadata=header))
+        return target
+
+    @classmethod
+    def load(cls, path: str | Path) -> Steering:
+        """The steering saved in a folder or file.
+
+        Raises:
+            ArtifactError: no such file, or it is not a steering of this schema.
+        """
+        path = Path(path)
+        source = path / FILE_NAME if path.is_dir() else path
+        if not source.is_file():
+            raise ArtifactError(f"no steering at {str(path)!r}; expected a run folder or a file")
+        try:
+            with safe_open(source, framework="pt") as file:
+                header = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return cls._from_file(header, tensors)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise ArtifactError(
+                f"{source} is not a whole steering file ({reason}); write it again"
+            ) from error
+        except CorrSteerError as error:
+            raise ArtifactError(f"{source} is not a steering of CorrSteer: {error}") from error
+
+    @classmethod
+    def _from_file(cls, header: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Steering:
+        if header.get("schema") != SCHEMA:
+            raise ArtifactError(f"its schema is {header.get('schema')!r}, expected {SCHEMA!r}")
+        for name, tensor in tensors.items():
+            if tensor.dtype != torch.float32 or tensor.dim() != 1:
+                raise ArtifactError(
+                    f"{name} is {tensor.dtype} {list(tensor.shape)}, expected float32 [d_model]"
+                )
+            if not torch.isfinite(tensor).all():
+                raise ArtifactError(f"{name} holds NaN or infinity")
+        if header["scope"] not in ("generated", "all"):
+            raise ArtifactError(f"its scope is {header['scope']!r}, expected generated or all")
+        own = {"schema", "model", "revision", "scope", "strength", "features"}
+        features = [
+            Feature(**{**row, "correlation_ci": tuple(row["correlation_ci"])})
+            for row in json.loads(header["features"])
+        ]
+        hooks = {HookPoint.parse(name): tensor for name, tensor in tensors.items()}
+        return cls(
+            vectors=dict(sorted(hooks.items(), key=lambda item: item[0].order)),
+            features=tuple(features),
+            model=header["model"],
+            revision=header["revision"] or None,
+            positions=header["scope"],  # type: ignore[arg-type]
+            strength=check_strength(float(header["strength"])),
+            metadata={key: value for key, value in header.items() if key not in own},
+        )
+
+    def __repr__(self) -> str:
+        where = ", ".join(f"{f.layer}/{f.latent} x {f.coefficient:.3g}" for f in self.features)
+        return (
+            f"Steering(model={self.model!r}, features=[{where}], strength={self.strength:g}, "
+            f"positions={self.positions!r})"
+        )
+
+
+def combine(
+    features: Sequence[Feature],
+    rows: Mapping[tuple[str, int], Float32[Tensor, " d_model"]],
+    lm: LanguageModel,
+    positions: Positions = "generated",
+) -> Steering:
+    """The steering by a set of features; several at one hook point add.
+
+    Args:
+        features: the set; empty for a steering that does nothing.
+        rows: `Feature.key` -> W_dec[latent].
+        lm: the model it is for.
+        positions: where it steers.
+    """
+    vectors: dict[HookPoint, Tensor] = {}
+    for feature in sorted(features, key=lambda f: (HookPoint.parse(f.hook_point).order, f.latent)):
+        hook_point = HookPoint.parse(feature.hook_point)
+        vector = feature.coefficient * rows[feature.key].float()
+        vectors[hook_point] = vectors[hook_point] + vector if hook_point in vectors else vector
+    return Steering(vectors, tuple(features), lm.id, lm.revision, positions)
+
+
+@contextmanager
+def steer(
+    lm: LanguageModel | Any, steering: Steering, strength: float | None = None
+) -> Iterator[None]:
+    """While inside, the model is steered; on leaving, also by an exception, it is itself again.
+
+    Args:
+        lm: a `LanguageModel`, or a bare causal language model of transformers.
+        steering: what to add.
+        strength: the steering's own if None; 0 leaves the model bitwise as it is.
+
+    Raises:
+        ModelError: the steering does not fit the model's width or layers.
+    """
+    model = lm.model if isinstance(lm, LanguageModel) else lm
+    _check_fit(model, steering)
+    with adding(model, steering.scaled(strength), steering.positions):
+        yield
+
+
+def _check_fit(model: Any, steering: Steering) -> None:
+    d_model = int(model.config.get_text_config().hidden_size)
+    n_layers = len(find_blocks(model))
+    for hook_point, vector in steering.vectors.items():
+        if len(vector) != d_model or not 0 <= hook_point.layer < n_layers:
+            raise ModelError(
+                f"the steering is for {steering.model or 'another model'}: {hook_point} with "
+                f"d_model {len(vector)} does not fit {type(model).__name__} with {n_layers} "
+                f"layers of d_model {d_model}; steer the model it was made on"
+            )

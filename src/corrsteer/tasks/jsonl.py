@@ -1,0 +1,197 @@
+"""Tasks from a user's own JSONL file.
+
+Changes when a row may hold another field. Each line is an object with `prompt` or `messages`,
+`target` (a string or a list), optional `choices`, `id` and `split`; other fields are kept as the
+sample's metadata, for function scorers.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from corrsteer.errors import DataError, ScorerError
+from corrsteer.samples import Message, Sample
+from corrsteer.scoring import RULES, Scorer, score
+from corrsteer.tasks.base import Task
+
+Split = Literal["fit", "select", "test"]
+SPLIT_NAMES: Mapping[str, Split] = {
+    "fit": "fit",
+    "train": "fit",
+    "select": "select",
+    "validation": "select",
+    "val": "select",
+    "dev": "select",
+    "test": "test",
+}
+CUT = (0.5, 0.2)
+"""Shares of fit and select where rows name no split; the rest is test."""
+
+DEFAULT_MAX_NEW_TOKENS = 32
+_FIELDS = {"prompt", "messages", "target", "choices", "id", "split"}
+
+
+def load(path: Path, scorer: Scorer | None, seed: int, max_new_tokens: int | None) -> Task:
+    """The task that a JSONL file describes.
+
+    Args:
+        path: the file, in UTF-8.
+        scorer: judges the replies; `choice` if None and every row has choices.
+        seed: of the cut into 50 % fit, 20 % select and 30 % test, where rows name no split.
+        max_new_tokens: longest reply; 32 if None.
+
+    Raises:
+        DataError: the file cannot be read, or a line (named by its number) is malformed.
+    """
+    rows = _read(path)
+    samples = [_sample(row, where, index) for index, (where, row) in enumerate(rows)]
+    _check_ids(samples, rows)
+    scorer = scorer or _default_scorer(path, samples)
+    for (where, _), sample in zip(rows, samples, strict=True):
+        _check_judgeable(where, sample, scorer)
+    splits = _split(rows, samples, seed)
+    return Task(
+        name=str(path),
+        fit=splits["fit"],
+        select=splits["select"],
+        test=splits["test"],
+        scorer=scorer,
+        max_new_tokens=max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
+        description=f"{len(samples)} rows of {path.name}",
+    )
+
+
+def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """(place in the file, object) of every line that is not blank."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error
+    rows = []
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where}: not UTF-8 ({error.reason}); save it as UTF-8") from error
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", None) or "nested too deep"
+            raise DataError(f"{where}: not JSON ({reason}); expected one object a line") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: {type(row).__name__} instead of an object {{...}}")
+        rows.append((where, row))
+    if not rows:
+        raise DataError(f"{path} has no rows; expected one JSON object a line")
+    return rows
+
+
+def _sample(row: dict[str, Any], where: str, index: int) -> Sample:
+    if ("prompt" in row) == ("messages" in row):
+        raise DataError(f"{where}: expected either `prompt` or `messages`")
+    prompt = row.get("prompt", "")
+    if "prompt" in row and (not isinstance(prompt, str) or not prompt):
+        raise DataError(f"{where}: `prompt` is {_short(prompt)}; expected a text that is not empty")
+    sample_id = row.get("id", index)
+    if not isinstance(sample_id, str | int):
+        raise DataError(f"{where}: `id` is {_short(sample_id)}; expected a string or a number")
+    choices = row.get("choices")
+    if choices is not None:
+        choices = _texts(choices, "choices", where)
+        if not 2 <= len(choices) <= 26:
+            raise DataError(f"{where}: {len(choices)} choices; expected 2 to 26")
+    return Sample(
+        id=str(sample_id),
+        prompt=prompt,
+        target=_texts(row["target"], "target", where) if "target" in row else (),
+        choices=choices,
+        messages=_messages(row["messages"], where) if "messages" in row else None,
+        metadata={key: value for key, value in row.items() if key not in _FIELDS},
+    )
+
+
+def _texts(value: Any, field: str, where: str) -> tuple[str, ...]:
+    """A string, a number, or a list of them, as strings."""
+    values = value if isinstance(value, list) else [value]
+    fine = all(isinstance(v, str | int | float) and not isinstance(v, bool) for v in values)
+    if not fine or not values:
+        raise DataError(f"{where}: `{field}` is {_short(value)}; expected a string or a list")
+    return tuple(str(v) for v in values)
+
+
+def _messages(value: Any, where: str) -> tuple[Message, ...]:
+    turns = value if isinstance(value, list) else []
+    for turn in turns:
+        if not isinstance(turn, dict) or not all(
+            isinstance(turn.get(key), str) for key in ("role", "content")
+        ):
+            raise DataError(f"{where}: a message is {_short(turn)}; expected role and content")
+    if not turns:
+        raise DataError(f"{where}: `messages` is {_short(value)}; expected a list of messages")
+    return tuple({"role": turn["role"], "content": turn["content"]} for turn in turns)
+
+
+def _check_ids(samples: list[Sample], rows: list[tuple[str, dict[str, Any]]]) -> None:
+    seen: dict[str, str] = {}
+    for (where, _), sample in zip(rows, samples, strict=True):
+        if sample.id in seen:
+            raise DataError(f"{where}: id {sample.id!r} was used before; ids must be unique")
+        seen[sample.id] = where
+
+
+def _default_scorer(path: Path, samples: list[Sample]) -> Scorer:
+    if all(sample.choices for sample in samples):
+        return RULES["choice"]
+    raise DataError(
+        f"{path}: which scorer? give --scorer {', '.join(RULES)}, regex:PATTERN "
+        "or package.module:function"
+    )
+
+
+def _check_judgeable(where: str, sample: Sample, scorer: Scorer) -> None:
+    if scorer.needs_target and not sample.target:
+        raise DataError(f"{where}: no `target`, which --scorer {scorer.name} needs; add it")
+    if scorer.name == "choice":
+        try:
+            score(scorer, "", sample)
+        except ScorerError as error:
+            raise DataError(f"{where}: {error}") from error
+
+
+def _split(
+    rows: list[tuple[str, dict[str, Any]]], samples: list[Sample], seed: int
+) -> dict[Split, tuple[Sample, ...]]:
+    named = [row.get("split") for _, row in rows]
+    if all(name is None for name in named):
+        return _cut(samples, seed)
+    splits: dict[Split, list[Sample]] = {"fit": [], "select": [], "test": []}
+    for (where, _), sample, name in zip(rows, samples, named, strict=True):
+        if not isinstance(name, str) or name not in SPLIT_NAMES:
+            raise DataError(
+                f"{where}: `split` is {_short(name)}; expected fit, select or test "
+                "on every line, or on none"
+            )
+        splits[SPLIT_NAMES[name]].append(sample)
+    return {name: tuple(part) for name, part in splits.items()}
+
+
+def _cut(samples: list[Sample], seed: int) -> dict[Split, tuple[Sample, ...]]:
+    shuffled = list(samples)
+    random.Random(seed).shuffle(shuffled)
+    first = round(CUT[0] * len(shuffled))
+    second = first + round(CUT[1] * len(shuffled))
+    return {
+        "fit": tuple(shuffled[:first]),
+        "select": tuple(shuffled[first:second]),
+        "test": tuple(shuffled[second:]),
+    }
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

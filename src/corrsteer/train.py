@@ -1,0 +1,117 @@
+"""The main job: fit, evaluate every strategy on the test split, and write the run.
+
+Changes when `train` does another step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from corrsteer.artifacts import Run, claim_folder
+from corrsteer.bench import Bench
+from corrsteer.collect import load_coders
+from corrsteer.config import FitSettings
+from corrsteer.controls import random_controls
+from corrsteer.correlation import StreamingCorrelation
+from corrsteer.document import run_document
+from corrsteer.evaluation import Evaluation, evaluate_on
+from corrsteer.fitting import fit
+from corrsteer.hook_points import HookPoint
+from corrsteer.models import LanguageModel
+from corrsteer.progress import SILENT, Progress
+from corrsteer.steering import Steering
+from corrsteer.tasks import Task
+from corrsteer.timing import Stopwatch
+
+
+def train(
+    lm: LanguageModel,
+    task: Task,
+    guards: Sequence[Task],
+    settings: FitSettings,
+    out: Path,
+    *,
+    evaluated: bool = True,
+    progress: Progress = SILENT,
+    watch: Stopwatch | None = None,
+) -> tuple[Run, dict[str, Any]]:
+    """A fitted run, evaluated unless asked not to, and written to `out`; and its JSON document.
+
+    Args:
+        lm: a model with SAEs.
+        task: what to steer for.
+        guards: tasks that it should not harm.
+        settings: of the fit.
+        out: folder of the run; checked before anything else is done.
+        evaluated: whether to run the test split too.
+        progress: told how far it is.
+        watch: adds up seconds a stage.
+
+    Raises:
+        CorrSteerError: anything that cannot be used; nothing is written then.
+    """
+    claim_folder(out)
+    benches = _test_benches(lm, task, guards, settings, progress) if evaluated else []
+    watch = watch or Stopwatch()
+    run = fit(
+        lm, task, guards=guards, progress=progress, watch=watch, **dataclasses.asdict(settings)
+    )
+    if evaluated:
+        with watch.timing("evaluate"):
+            evaluation = _evaluate(run, lm, benches)
+            strategies = {
+                name: (steering, evaluate_on(benches[0], steering))
+                for name, steering in run.candidates.items()
+            }
+        run.predictions = list(evaluation.predictions)
+        run.evaluation = document = run_document(run, str(out), evaluation, strategies)
+    else:
+        document = run_document(run, str(out), None)
+    run.save(out)
+    return run, document
+
+
+def _test_benches(
+    lm: LanguageModel,
+    task: Task,
+    guards: Sequence[Task],
+    settings: FitSettings,
+    progress: Progress,
+) -> list[Bench]:
+    """The test split of the task, then those of its guards; refused early if one is empty."""
+    return [
+        Bench(
+            lm,
+            each,
+            "test",
+            limit=settings.test_limit,
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+            progress=progress,
+        )
+        for each in (task, *guards)
+    ]
+
+
+def _evaluate(run: Run, lm: LanguageModel, benches: Sequence[Bench]) -> Evaluation:
+    """The run's steering with its random controls and guards."""
+    controls = draw_controls(run.steering, run.statistics, lm, run.settings)
+    return evaluate_on(benches[0], run.steering, controls, benches[1:])
+
+
+def draw_controls(
+    steering: Steering,
+    statistics: Mapping[str, StreamingCorrelation],
+    lm: LanguageModel,
+    settings: FitSettings,
+) -> list[Steering]:
+    """Random controls of a steering; none of one that adds nothing."""
+    if not steering.vectors or not settings.controls:
+        return []
+    hooks = [HookPoint.parse(feature.hook_point) for feature in steering.features]
+    handles = [handle for handle in lm.saes if handle.hook_point in hooks]
+    coders = load_coders(handles, lm.device)
+    return random_controls(steering, statistics, coders, settings.controls, settings.seed)

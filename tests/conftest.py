@@ -1,0 +1,118 @@
+"""A tiny random Gemma-2 with a character tokenizer and random SAEs, laid out on disk.
+
+Shapes and types of all tensors are checked while the tests run.
+"""
+
+import json
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from jaxtyping import install_import_hook
+
+install_import_hook("corrsteer", "beartype.beartype")
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
+
+N_LAYERS, D_MODEL, D_SAE = 3, 16, 24
+CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:;?!'#()[]-\n"
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    special = ["<pad>", "<bos>", "<eos>", "<unk>"]
+    vocabulary = {token: index for index, token in enumerate([*special, *CHARACTERS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+    )
+
+
+def tiny_config(vocabulary: int) -> Gemma2Config:
+    return Gemma2Config(
+        vocab_size=vocabulary,
+        hidden_size=D_MODEL,
+        intermediate_size=32,
+        num_hidden_layers=N_LAYERS,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        sliding_window=8,
+        max_position_embeddings=256,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+
+
+def write_sae(folder, layer: int, seed: int, d_in: int = D_MODEL, **changes) -> None:
+    """A random JumpReLU SAE in sae-lens's format."""
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(seed)
+    w_dec = torch.randn(D_SAE, d_in, generator=generator)
+    w_dec /= w_dec.norm(dim=1, keepdim=True)
+    weights = {
+        "W_enc": w_dec.T.contiguous() * 2,
+        "W_dec": w_dec,
+        "b_enc": torch.randn(D_SAE, generator=generator) * 0.1,
+        "b_dec": torch.zeros(d_in),
+        "threshold": torch.full((D_SAE,), 0.2),
+    }
+    weights |= changes.pop("weights", {})
+    config = {
+        "architecture": "jumprelu",
+        "d_in": d_in,
+        "d_sae": D_SAE,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": False,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": {"hook_name": f"blocks.{layer}.hook_resid_post", "model_name": "tiny"},
+    } | changes
+    (folder / "cfg.json").write_text(json.dumps(config))
+    save_file(weights, folder / "sae_weights.safetensors")
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory):
+    """A folder with `model` and `saes`."""
+    root = tmp_path_factory.mktemp("hub")
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(0)
+    model = Gemma2ForCausalLM(tiny_config(len(tokenizer)))
+    for name, parameter in model.named_parameters():
+        if "layernorm" not in name and "norm" not in name:
+            torch.nn.init.normal_(parameter, std=0.4)
+    model.save_pretrained(root / "model")
+    tokenizer.save_pretrained(root / "model")
+    for layer in range(N_LAYERS):
+        write_sae(root / "saes" / f"layer_{layer}", layer, seed=layer)
+    return root
+
+
+@pytest.fixture(scope="session")
+def lm(hub):
+    """The tiny model with its SAEs."""
+    from corrsteer import load_model
+
+    return load_model(str(hub / "model"), sae=str(hub / "saes"))
+
+
+@pytest.fixture(scope="session")
+def prompts():
+    """Texts of different lengths, some longer than the sliding window."""
+    return ["hello", "a", "what is it?", "x y z 123, a longer prompt", "Q: yes\nA:", "bb", "c d", "ee"]
