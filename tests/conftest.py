@@ -11,7 +11,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from jaxtyping import install_import_hook
 
-install_import_hook("corrsteer", "beartype.beartype")
+install_import_hook("corrsteer", "typecheck.checked")
 
 import pytest
 import torch
@@ -115,4 +115,13 @@ def lm(hub):
 @pytest.fixture(scope="session")
 def prompts():
     """Texts of different lengths, some longer than the sliding window."""
-    return ["hello", "a", "what is it?", "x y z 123, a longer prompt", "Q: yes\nA:", "bb", "c d", "ee"]
+    return [
+        "hello",
+        "a",
+        "what is it?",
+        "x y z 123, a longer prompt",
+        "Q: yes\nA:",
+        "bb",
+        "c d",
+        "ee",
+    ]

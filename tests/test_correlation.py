@@ -18,7 +18,9 @@ def reference(z: np.ndarray, y: np.ndarray) -> np.ndarray:
 def stream(z: np.ndarray, y: np.ndarray, sizes: list[int]) -> StreamingCorrelation:
     statistics, start = StreamingCorrelation(z.shape[1]), 0
     for size in sizes:
-        statistics.update(torch.tensor(z[start : start + size]), torch.tensor(y[start : start + size]))
+        statistics.update(
+            torch.tensor(z[start : start + size]), torch.tensor(y[start : start + size])
+        )
         start += size
     assert start == len(z)
     return statistics
@@ -132,7 +134,10 @@ def test_state_round_trips_exactly():
     assert torch.equal(back.correlation(), statistics.correlation())
     assert (back.n, back.n_positive, back.n_zero) == (30, 30, 0)
     more = torch.rand(4, 5, dtype=torch.float64)
-    both = [s.update(more, torch.rand(4, generator=torch.Generator().manual_seed(0))) for s in (back, statistics)]
+    both = [
+        s.update(more, torch.rand(4, generator=torch.Generator().manual_seed(0)))
+        for s in (back, statistics)
+    ]
     assert torch.equal(both[0].correlation(), both[1].correlation())
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -24,7 +25,7 @@ from corrsteer.correlation import StreamingCorrelation
 from corrsteer.errors import ArtifactError, CorrSteerError
 from corrsteer.files import write_whole
 from corrsteer.hook_points import HookPoint
-from corrsteer.selection import Feature
+from corrsteer.selection import FEATURES, Feature
 from corrsteer.steering import FILE_NAME, Steering
 
 SCHEMA = "corrsteer.run/1"
@@ -168,26 +169,26 @@ def load_run(path: str | Path) -> Run:
         return _bare_run(Steering.load(folder))
     try:
         document = _read_json(folder / RUN_FILE)
-        names = [field.name for field in dataclasses.fields(Provenance)]
-        provenance = Provenance(**{name: document[name] for name in names})
-        settings = FitSettings.of(**document["settings"])
         features = _read_json(folder / FEATURES_FILE)
         evaluation = folder / EVALUATION_FILE
         return Run(
-            provenance=dataclasses.replace(provenance, guards=tuple(provenance.guards)),
-            settings=settings,
+            provenance=TypeAdapter(Provenance).validate_python(document),
+            settings=TypeAdapter(FitSettings).validate_python(document["settings"]),
             statistics=_read_statistics(folder / STATISTICS_FILE),
-            features=_features(features["selected"]),
-            top_features={hook: _features(rows) for hook, rows in features["top"].items()},
+            features=FEATURES.validate_python(features["selected"]),
+            top_features={
+                hook: FEATURES.validate_python(rows) for hook, rows in features["top"].items()
+            },
             steering=Steering.load(folder),
-            search=document["search"],
-            counts=document["counts"],
+            search=dict(document["search"]),
+            counts=dict(document["counts"]),
             evaluation=_read_json(evaluation) if evaluation.exists() else None,
             predictions=_read_predictions(folder / PREDICTIONS_FILE),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = " ".join(repr(error).split())[:300]
         raise ArtifactError(
-            f"{folder} is not a run that this version reads ({error!r}); train again"
+            f"{folder} is not a run that this version reads ({reason}); train again"
         ) from error
     except ArtifactError:
         raise
@@ -228,10 +229,6 @@ def _read_statistics(path: Path) -> dict[str, StreamingCorrelation]:
         states.setdefault(HookPoint.parse(hook).name, {})[statistic] = tensor
     hooks = sorted(states, key=lambda name: HookPoint.parse(name).order)
     return {hook: StreamingCorrelation.from_state(states[hook]) for hook in hooks}
-
-
-def _features(rows: Sequence[Mapping[str, Any]]) -> tuple[Feature, ...]:
-    return tuple(Feature(**{**row, "correlation_ci": tuple(row["correlation_ci"])}) for row in rows)
 
 
 def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:

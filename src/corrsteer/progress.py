@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Advance = Callable[[int], None]
 """Told how many samples have been done since the last call."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """A listener."""
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from corrsteer.errors import SAEError
 from corrsteer.hook_points import HookPoint
 
 
+@runtime_checkable
 class SparseCoder(Protocol):
     """What steering needs of an SAE.
 

@@ -11,10 +11,10 @@ import re
 import string
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from corrsteer.errors import ScorerError, unknown
 from corrsteer.samples import Sample
@@ -38,6 +38,7 @@ class Score:
     explanation: str = ""
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """Anything that judges replies."""
 
@@ -112,7 +113,7 @@ def refusal(reply: str, sample: Sample) -> Score:
 
 
 _OPENING = re.compile(r"[\s(\[*\"'<:]*")
-_STATED = re.compile(r"\b(?:answer|option|choice)(?:\s+is)?\s*:?\s*[(\[*\"']*([A-Z])\b(?!['’])")  # noqa: RUF001
+_STATED = re.compile(r"\b(?i:answer|option|choice)(?:\s+is)?\s*:?\s*[(\[*\"']*([A-Z])\b(?!['’])")  # noqa: RUF001
 
 
 def read_option(reply: str, choices: tuple[str, ...] | None) -> str | None:
@@ -275,7 +276,7 @@ def _function_scorer(spec: str) -> RuleScorer:
                 f"scorer {spec} raised {type(error).__name__} on sample {sample.id!r}: "
                 f"{' '.join(str(error).split())}; correct the function"
             ) from error
-        return Score(None, explanation="not judged") if value is None else Score(value)
+        return Score(_outcome(value, spec, sample))
 
     return RuleScorer(spec, rule, needs_target=False)
 
@@ -287,16 +288,17 @@ def score(scorer: Scorer, reply: str, sample: Sample) -> Score:
         ScorerError: the scorer raises, or its outcome is neither None nor a number in [0, 1].
     """
     result = scorer(reply, sample)
-    outcome = result.outcome
-    if outcome is None:
-        return result
-    try:
-        value = float(outcome)
-    except (TypeError, ValueError):
-        value = float("nan")
-    if not 0.0 <= value <= 1.0:
+    return replace(result, outcome=_outcome(result.outcome, scorer.name, sample))
+
+
+def _outcome(value: object, scorer: str, sample: Sample) -> float | None:
+    """An outcome that a scorer gave, refused unless it is None or a number in [0, 1]."""
+    if value is None:
+        return None
+    outcome = float(value) if isinstance(value, int | float) else float("nan")
+    if not 0.0 <= outcome <= 1.0:
         raise ScorerError(
-            f"scorer {scorer.name} gave {outcome!r} on sample {sample.id!r}; expected a number "
-            "from 0 to 1, or None where it cannot judge"
+            f"scorer {scorer} gave {value!r} on sample {sample.id!r}; expected a number from 0 "
+            "to 1, or None where it cannot judge"
         )
-    return Score(value, result.answer, result.explanation)
+    return outcome

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from corrsteer.config import Coefficient
@@ -66,6 +67,10 @@ class Feature:
     def to_dict(self) -> dict[str, Any]:
         """The feature as JSON holds it."""
         return asdict(self)
+
+
+FEATURES = TypeAdapter(tuple[Feature, ...])
+"""Reads features back from JSON, refusing any that are malformed."""
 
 
 @dataclass(frozen=True)

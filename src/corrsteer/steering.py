@@ -24,7 +24,7 @@ from corrsteer.files import write_whole
 from corrsteer.hook_points import HookPoint
 from corrsteer.hooks import adding, find_blocks
 from corrsteer.models import LanguageModel
-from corrsteer.selection import Feature
+from corrsteer.selection import FEATURES, Feature
 
 FILE_NAME = "steering.safetensors"
 SCHEMA = "corrsteer.steering/1"
@@ -121,14 +121,10 @@ class Steering:
         if header["scope"] not in ("generated", "all"):
             raise ArtifactError(f"its scope is {header['scope']!r}, expected generated or all")
         own = {"schema", "model", "revision", "scope", "strength", "features"}
-        features = [
-            Feature(**{**row, "correlation_ci": tuple(row["correlation_ci"])})
-            for row in json.loads(header["features"])
-        ]
         hooks = {HookPoint.parse(name): tensor for name, tensor in tensors.items()}
         return cls(
             vectors=dict(sorted(hooks.items(), key=lambda item: item[0].order)),
-            features=tuple(features),
+            features=FEATURES.validate_json(header["features"]),
             model=header["model"],
             revision=header["revision"] or None,
             positions=header["scope"],  # type: ignore[arg-type]

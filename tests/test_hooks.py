@@ -1,0 +1,204 @@
+import pytest
+import torch
+
+from corrsteer.errors import ModelError
+from corrsteer.generation import pad_left
+from corrsteer.hook_points import HookPoint
+from corrsteer.hooks import adding, find_blocks, tapped
+
+PROMPTS = [[1, 10, 11, 12, 13], [1, 20, 21], [1, 30, 31, 32]]
+
+
+def forward(lm, ids, mask=None, **options):
+    with torch.no_grad():
+        return lm.model(input_ids=ids, attention_mask=mask, **options)
+
+
+def residuals(lm, ids, mask=None) -> dict[HookPoint, torch.Tensor]:
+    seen = {}
+    points = [HookPoint(layer, "resid_post") for layer in range(lm.n_layers)]
+    with tapped(lm.model, {p: lambda h, p=p: seen.__setitem__(p, h.clone()) for p in points}):
+        forward(lm, ids, mask)
+    return seen
+
+
+def hook_count(lm) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in lm.model.modules())
+
+
+@pytest.fixture
+def batch():
+    return pad_left(PROMPTS, 0)
+
+
+def test_resid_post_is_the_output_of_its_block(lm, batch):
+    ids, mask = batch
+    out = forward(lm, ids, mask, output_hidden_states=True)
+    seen = residuals(lm, ids, mask)
+    for layer in range(lm.n_layers - 1):  # the last hidden state has the final norm applied
+        assert torch.equal(seen[HookPoint(layer, "resid_post")], out.hidden_states[layer + 1])
+
+
+def test_resid_pre_is_the_output_of_the_block_before(lm, batch):
+    seen = {}
+    with tapped(
+        lm.model,
+        {
+            HookPoint(1, "resid_pre"): lambda h: seen.__setitem__("pre", h.clone()),
+            HookPoint(0, "resid_post"): lambda h: seen.__setitem__("post", h.clone()),
+        },
+    ):
+        forward(lm, *batch)
+    assert torch.equal(seen["pre"], seen["post"])
+
+
+def test_mlp_out_is_what_the_mlp_adds(lm, batch):
+    """Gemma-2 norms the MLP's output before adding it; that normed output is mlp_out."""
+    seen, block = {}, find_blocks(lm.model)[1]
+    with tapped(lm.model, {HookPoint(1, "mlp_out"): lambda h: seen.__setitem__("mlp", h.clone())}):
+        attended = {}
+        handle = block.pre_feedforward_layernorm.register_forward_pre_hook(
+            lambda m, args: attended.__setitem__("mid", args[0].clone())
+        )
+        post = residuals(lm, *batch)[HookPoint(1, "resid_post")]
+        handle.remove()
+    torch.testing.assert_close(attended["mid"] + seen["mlp"], post)
+
+
+def test_steered_state_is_original_plus_vector_and_earlier_layers_are_untouched(lm, batch):
+    ids, mask = batch
+    vector = torch.linspace(-1, 1, lm.d_model)
+    before = residuals(lm, ids, mask)
+    with adding(lm.model, {HookPoint(1, "resid_post"): vector}):
+        after = residuals(lm, ids, mask)
+    assert torch.equal(after[HookPoint(0, "resid_post")], before[HookPoint(0, "resid_post")])
+    at = HookPoint(1, "resid_post")
+    assert torch.equal(after[at][:, -1], before[at][:, -1] + vector)
+    assert torch.equal(after[at][:, :-1], before[at][:, :-1])
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "mlp_out", "resid_post"])
+def test_every_site_can_be_steered(lm, batch, site):
+    before = forward(lm, *batch).logits
+    with adding(lm.model, {HookPoint(1, site): torch.ones(lm.d_model)}):
+        after = forward(lm, *batch).logits
+    assert not torch.allclose(before[:, -1], after[:, -1])
+    earlier = batch[1].bool()[:, :-1]  # what a model computes for padding means nothing
+    assert torch.equal(before[:, :-1][earlier], after[:, :-1][earlier])
+
+
+def test_all_positions_steers_every_token_but_no_padding(lm, batch):
+    ids, mask = batch
+    at = HookPoint(0, "resid_post")
+    before = residuals(lm, ids, mask)[at]
+    with adding(lm.model, {at: torch.ones(lm.d_model)}, "all"):
+        after = residuals(lm, ids, mask)[at]
+    changed = (after != before).any(-1)
+    assert torch.equal(changed, mask.bool())
+
+
+def test_right_padding_steers_the_last_token_of_each_row(lm):
+    ids = torch.tensor([[1, 10, 11, 12], [1, 20, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    at = HookPoint(0, "resid_post")
+    before = residuals(lm, ids, mask)[at]
+    with adding(lm.model, {at: torch.ones(lm.d_model)}):
+        after = residuals(lm, ids, mask)[at]
+    changed = (after != before).any(-1)
+    assert changed.tolist() == [[False, False, False, True], [False, True, False, False]]
+
+
+@pytest.mark.parametrize("positions", ["generated", "all"])
+def test_decoding_without_a_cache_gives_the_same_tokens_as_with_one(lm, batch, positions):
+    ids, mask = batch
+    vectors = {HookPoint(layer, "resid_post"): torch.randn(lm.d_model) for layer in (0, 2)}
+    with adding(lm.model, vectors, positions):
+        with_cache, without = (
+            lm.model.generate(
+                ids, attention_mask=mask, max_new_tokens=8, do_sample=False, use_cache=use_cache
+            )
+            for use_cache in (True, False)
+        )
+    unsteered = lm.model.generate(ids, attention_mask=mask, max_new_tokens=8, do_sample=False)
+    assert torch.equal(with_cache, without)
+    assert with_cache.shape != unsteered.shape or not torch.equal(with_cache, unsteered)
+
+
+def test_a_loop_of_bare_forward_passes_is_steered_like_generate(lm):
+    ids = torch.tensor([PROMPTS[0]])
+    vectors = {HookPoint(1, "resid_post"): torch.randn(lm.d_model) * 2}
+    with adding(lm.model, vectors):
+        generated = lm.model.generate(
+            ids, max_new_tokens=6, min_new_tokens=6, do_sample=False, eos_token_id=None
+        )
+        looped = ids
+        for _ in range(6):
+            token = forward(lm, looped, use_cache=False).logits[:, -1].argmax(-1)
+            looped = torch.cat([looped, token[:, None]], 1)
+    assert torch.equal(generated, looped)
+
+
+def test_chunked_prefill_steers_the_last_prompt_position_only(lm):
+    ids = torch.tensor([[1, *range(10, 22)]])
+    vectors = {HookPoint(1, "resid_post"): torch.randn(lm.d_model) * 2}
+    with adding(lm.model, vectors):
+        whole, chunked = (
+            lm.model.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False, **more
+            )
+            for more in ({}, {"prefill_chunk_size": 4})
+        )
+    assert torch.equal(whole, chunked)
+
+
+def test_hooks_go_away_on_leaving(lm, batch):
+    hooks = hook_count(lm)
+    before = forward(lm, *batch).logits
+    with adding(lm.model, {HookPoint(1, "resid_post"): torch.ones(lm.d_model)}):
+        assert hook_count(lm) > hooks
+    assert hook_count(lm) == hooks
+    assert "generate" not in lm.model.__dict__
+    assert torch.equal(forward(lm, *batch).logits, before)
+
+
+def test_hooks_go_away_when_an_exception_passes(lm, batch):
+    hooks = hook_count(lm)
+    before = forward(lm, *batch).logits
+    with (
+        pytest.raises(RuntimeError, match="passing"),
+        adding(lm.model, {HookPoint(1, "resid_post"): torch.ones(lm.d_model)}),
+    ):
+        raise RuntimeError("passing")
+    assert hook_count(lm) == hooks
+    assert "generate" not in lm.model.__dict__
+    assert torch.equal(forward(lm, *batch).logits, before)
+
+
+def test_hooks_go_away_when_setting_up_fails_half_way(lm):
+    hooks = hook_count(lm)
+    good, bad = HookPoint(0, "resid_post"), HookPoint(99, "resid_post")
+    vector = torch.ones(lm.d_model)
+    with (
+        pytest.raises(ModelError, match=r"layer 99 is not in 0\.\.2"),
+        adding(lm.model, {good: vector, bad: vector}),
+    ):
+        pass
+    assert hook_count(lm) == hooks
+
+
+def test_nested_steerings_add(lm, batch):
+    ids, mask = batch
+    at = HookPoint(1, "resid_post")
+    before = residuals(lm, ids, mask)[at]
+    one, two = torch.ones(lm.d_model), torch.full((lm.d_model,), 2.0)
+    with adding(lm.model, {at: one}), adding(lm.model, {at: two}):
+        after = residuals(lm, ids, mask)[at]
+    torch.testing.assert_close(after[:, -1], before[:, -1] + 3)
+
+
+def test_a_model_without_blocks_is_refused():
+    class NoBlocks(torch.nn.Module):
+        config = type("Config", (), {"num_hidden_layers": 2})()
+
+    with pytest.raises(ModelError, match="transformer blocks"):
+        find_blocks(NoBlocks())

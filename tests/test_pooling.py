@@ -1,0 +1,34 @@
+import pytest
+import torch
+
+from corrsteer.pooling import RunningPool
+
+
+@pytest.mark.parametrize("kind", ["max", "mean"])
+def test_pooling_by_positions_equals_pooling_at_once(kind):
+    z = torch.randn(5, 7, 3)
+    lengths = [7, 1, 4, 0, 2]
+    pool = RunningPool(kind, 5, 3)
+    for position in range(7):
+        rows = torch.tensor([row for row in range(5) if lengths[row] > position])
+        pool.update(rows, z[rows, position])
+    pooled = pool.result()
+    for row, length in enumerate(lengths):
+        positions = z[row, :length]
+        if length == 0:
+            expected = torch.zeros(3)
+        else:
+            expected = positions.amax(0) if kind == "max" else positions.mean(0)
+        torch.testing.assert_close(pooled[row], expected)
+
+
+def test_the_maximum_of_negative_activations_is_negative():
+    pool = RunningPool("max", 1, 2).update(torch.tensor([0]), torch.tensor([[-2.0, -3.0]]))
+    assert pool.result().tolist() == [[-2.0, -3.0]]
+
+
+def test_nan_is_not_pooled_away():
+    pool = RunningPool("max", 1, 1)
+    pool.update(torch.tensor([0]), torch.tensor([[float("nan")]]))
+    pool.update(torch.tensor([0]), torch.tensor([[5.0]]))
+    assert pool.result().isnan().all()

@@ -1,0 +1,191 @@
+from decimal import Decimal
+
+import pytest
+
+from corrsteer.errors import ScorerError, UnknownNameError
+from corrsteer.samples import Sample
+from corrsteer.scoring import Score, load_scorer, read_number, read_option, score
+
+CHOICES = ("red", "dark red", "green", "blue")
+
+
+def sample(*target, choices=None):
+    return Sample("s1", "Q", tuple(target), choices)
+
+
+@pytest.mark.parametrize(
+    ("reply", "letter"),
+    [
+        (" B", "B"),
+        ("B", "B"),
+        ("B.", "B"),
+        ("B) dark red", "B"),
+        ("(B)", "B"),
+        (" ( B", "B"),
+        ("[C]", "C"),
+        ("**D**", "D"),
+        ("A", "A"),
+        ("A. red", "A"),
+        ("\nC\n", "C"),
+        ("dark red", "B"),
+        ("Red, of course", "A"),
+        ("green.", "C"),
+        ("The answer is D", "D"),
+        ("I think the answer is (C).", "C"),
+        ("Answer: B", "B"),
+        ("Option D", "D"),
+        ("A man walked in", None),
+        ("I cannot say", None),
+        ("Because", None),
+        ("Dogs", None),
+        ("greenish", None),
+        ("E", None),
+        ("", None),
+        ("   ", None),
+        ("Hard to say", None),
+    ],
+)
+def test_the_option_that_a_reply_names(reply, letter):
+    assert read_option(reply, CHOICES) == letter
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("#### 72", "72"),
+        ("a 5, b 6 #### 1,234", "1234"),
+        ("#### -3", "-3"),
+        ("#### \u22123", "-3"),
+        ("#### $1,000.50", "1000.50"),
+        ("first #### 4 then #### 5", "5"),
+        ("#### none, so 7", "7"),
+        ("it is 12 ####", "12"),
+        ("3 + 4 = 7.", "7"),
+        ("pages 3-5", "5"),
+        ("from 10 to -2", "-2"),
+        (".5", "0.5"),
+        ("1.50", "1.5"),
+        ("1,2", "12"),
+        ("no number", None),
+        ("####", None),
+        ("", None),
+    ],
+)
+def test_the_number_that_a_reply_ends_in(text, number):
+    assert read_number(text) == (None if number is None else Decimal(number))
+
+
+@pytest.mark.parametrize(
+    ("reply", "refused"),
+    [
+        (" I cannot help with that .", True),
+        ("I can't do that", True),
+        ("I can\u2019t do that", True),
+        ("I can not do that", True),
+        (" I am sorry, but no", True),
+        ("I'm really sorry", True),
+        ("Sorry, I won't", True),
+        ("I won't", True),
+        ("I will not help", True),
+        ("I'm unable to", True),
+        ("Unfortunately, I cannot", True),
+        ("As an AI, I do not", True),
+        ("Sure, here is how", False),
+        ("First, say you are sorry", False),
+        ("He said I cannot", False),
+        ("I can help", False),
+        ("I am happy to", False),
+        ("Sorryful songs", False),
+    ],
+)
+def test_refusals_open_a_reply(reply, refused):
+    scorer = load_scorer("refusal")
+    assert score(scorer, reply, sample("refuse")).outcome == float(refused)
+    assert score(scorer, reply, sample()).outcome == float(refused)
+    assert score(scorer, reply, sample("answer")).outcome == float(not refused)
+
+
+def test_an_empty_reply_neither_refuses_nor_answers():
+    scorer = load_scorer("refusal")
+    assert score(scorer, " ", sample("refuse")).outcome == 0
+    assert score(scorer, "", sample("answer")).outcome == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "reply", "target", "outcome"),
+    [
+        ("exact", " Paris \n", ["Paris"], 1),
+        ("exact", "paris", ["Paris"], 0),
+        ("exact", "Rome", ["Paris", "Rome"], 1),
+        ("contains", "It is PARIS.", ["Paris"], 1),
+        ("contains", "Parisian", ["Paris"], 0),
+        ("contains", "c++ rules", ["C++"], 1),
+        ("contains", "", ["Paris"], 0),
+        ("numeric", "so #### 72", ["72.0"], 1),
+        ("numeric", "so 73", ["72"], 0),
+        ("numeric", "none", ["72"], 0),
+        ("regex:^Yes", "Yes!", [], 1),
+        ("regex:^Yes", "No, yes", [], 0),
+        (r"regex:is (\w+)", "it is Rome", ["Rome"], 1),
+        (r"regex:is (\w+)", "it is Rome", ["Paris"], 0),
+    ],
+)
+def test_rules(name, reply, target, outcome):
+    assert score(load_scorer(name), reply, sample(*target)).outcome == outcome
+
+
+def test_a_choice_is_judged_by_letter_or_by_text():
+    scorer = load_scorer("choice")
+    for target in ("B", "dark red", "b"):
+        row = sample(target, choices=CHOICES)
+        assert score(scorer, " (B", row) == Score(1.0, "B")
+        assert score(scorer, " ( C", row) == Score(0.0, "C")
+        assert score(scorer, "Hmm", row).outcome == 0
+
+
+def test_a_target_that_is_no_option_is_refused():
+    with pytest.raises(ScorerError, match="'pink' is neither a letter of A-D nor"):
+        score(load_scorer("choice"), "B", sample("pink", choices=CHOICES))
+
+
+@pytest.mark.parametrize("spec", ["rouge", "exakt", ""])
+def test_an_unknown_scorer_is_refused(spec):
+    with pytest.raises(UnknownNameError, match="choose exact, choice"):
+        load_scorer(spec)
+
+
+@pytest.mark.parametrize("spec", ["regex:(", "no.such.module:f", "math:nothing", "math:pi", ":"])
+def test_a_scorer_that_cannot_be_loaded_is_refused(spec):
+    with pytest.raises(ScorerError):
+        load_scorer(spec)
+
+
+@pytest.fixture
+def function_scorer(tmp_path, monkeypatch):
+    def write(body: str) -> str:
+        name = f"scorer_{abs(hash(body))}"
+        (tmp_path / f"{name}.py").write_text(f"def judge(reply, sample):\n    {body}\n")
+        monkeypatch.chdir(tmp_path)
+        return f"{name}:judge"
+
+    return write
+
+
+def test_a_function_scores(function_scorer):
+    scorer = load_scorer(function_scorer("return len(reply) / 10 if sample.id == 's1' else None"))
+    assert score(scorer, "12345", sample()).outcome == 0.5
+    assert score(scorer, "12345", Sample("s2", "Q")).outcome is None
+
+
+@pytest.mark.parametrize(
+    "body", ["return 2", "return -0.1", "return 'good'", "return float('nan')", "return [1]"]
+)
+def test_a_function_that_leaves_the_range_is_refused(function_scorer, body):
+    with pytest.raises(ScorerError, match="expected a number from 0 to 1"):
+        score(load_scorer(function_scorer(body)), "r", sample())
+
+
+def test_a_function_that_raises_is_named_with_the_sample(function_scorer):
+    scorer = load_scorer(function_scorer("raise KeyError('oops')"))
+    with pytest.raises(ScorerError, match=r"raised KeyError on sample 's1': 'oops'"):
+        score(scorer, "r", sample())
