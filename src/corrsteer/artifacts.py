@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +25,7 @@ from safetensors.torch import save
 from corrsteer.config import FitSettings
 from corrsteer.correlation import StreamingCorrelation
 from corrsteer.errors import ArtifactError, CorrSteerError
-from corrsteer.files import write_whole
+from corrsteer.files import cannot_write, write_whole
 from corrsteer.hook_points import HookPoint
 from corrsteer.selection import FEATURES, Feature
 from corrsteer.steering import FILE_NAME, Steering
@@ -94,12 +96,22 @@ class Run:
     predictions: list[dict[str, Any]] = field(default_factory=list)
 
     def save(self, path: str | Path) -> Path:
-        """Write the run into a folder.
+        """Write the run into a folder, whole or not at all.
 
         Raises:
-            ArtifactError: the folder holds something that is not a run, or cannot be written.
+            ArtifactError: the folder holds another run or something else, or cannot be written.
         """
-        folder = claim_folder(path)
+        folder = claim_folder(path, self)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+                self._write(Path(temporary))
+                _move_files(Path(temporary), folder)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        return folder
+
+    def _write(self, folder: Path) -> None:
         tensors = {
             f"{hook}/{name}": tensor
             for hook, statistics in self.statistics.items()
@@ -119,15 +131,16 @@ class Run:
         if self.evaluation is not None:
             write_whole(folder / EVALUATION_FILE, to_json(self.evaluation))
             write_whole(folder / PREDICTIONS_FILE, _parquet(self.predictions))
-        document = {
+        write_whole(folder / RUN_FILE, to_json(self._document()))
+
+    def _document(self) -> dict[str, Any]:
+        return {
             "schema": SCHEMA,
             **dataclasses.asdict(self.provenance),
             "settings": dataclasses.asdict(self.settings),
             "search": self.search,
             "counts": self.counts,
         }
-        write_whole(folder / RUN_FILE, to_json(document))
-        return folder
 
     def __repr__(self) -> str:
         names = ", ".join(f"{f.layer}/{f.latent}" for f in self.features)
@@ -138,20 +151,39 @@ class Run:
         )
 
 
-def claim_folder(path: str | Path) -> Path:
-    """The folder, checked to be a place where a run may be written: new, empty, or a run.
+def claim_folder(path: str | Path, run: Run | None = None) -> Path:
+    """The folder, checked to be a place where a run may be written.
+
+    That is a new or empty folder, one that holds nothing but a steering, or, for `run` itself, the
+    folder it was saved in before.
 
     Raises:
-        ArtifactError: it is a file, or holds something else.
+        ArtifactError: it is a file, holds another run or other files, or cannot be written to.
     """
     folder = Path(path)
     if folder.is_file():
         raise ArtifactError(f"{folder} is a file; choose a folder for --out")
-    if folder.is_dir() and any(folder.iterdir()):
-        ours = {RUN_FILE, FILE_NAME}
-        if not any((folder / name).exists() for name in ours):
-            raise ArtifactError(f"{folder} holds other files; choose a new or empty --out")
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ArtifactError(f"cannot write to {existing}; choose another --out")
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if RUN_FILE in names:
+        saved = load_run(folder)
+        if run is None or (saved.provenance, saved.settings) != (run.provenance, run.settings):
+            raise ArtifactError(
+                f"{folder} holds a run already ({saved.provenance.task}, strategy "
+                f"{saved.settings.strategy}); choose another --out, or remove it"
+            )
+    elif names - {FILE_NAME}:
+        raise ArtifactError(f"{folder} holds other files; choose a new or empty --out")
     return folder
+
+
+def _move_files(source: Path, target: Path) -> None:
+    """Move every file of a folder into another, `run.json` last."""
+    target.mkdir(exist_ok=True)
+    for path in sorted(source.iterdir(), key=lambda path: path.name == RUN_FILE):
+        path.replace(target / path.name)
 
 
 def load_run(path: str | Path) -> Run:

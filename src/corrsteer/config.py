@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from corrsteer.errors import SettingsError
 
@@ -50,7 +52,7 @@ class FitSettings:
         batch_size: prompts run at once.
     """
 
-    strategy: Strategy | Literal["auto"] = "auto"
+    strategy: Literal["S", "A", "P", "G", "auto"] = "auto"
     layers: tuple[int, ...] | None = None
     samples: int = 4000
     pool: Pool = "max"
@@ -74,11 +76,6 @@ class FitSettings:
         Raises:
             SettingsError: names the setting, its value and what is allowed.
         """
-        _one_of("strategy", self.strategy, (*get_args(Strategy), "auto"))
-        _one_of("pool", self.pool, get_args(Pool))
-        _one_of("steer_pool", self.steer_pool, get_args(Pool))
-        _one_of("positions", self.positions, get_args(Positions))
-        _one_of("coefficient", self.coefficient, get_args(Coefficient))
         _at_least("samples", self.samples, MIN_SAMPLES)
         _at_least("near_ties", self.near_ties, 1)
         _at_least("controls", self.controls, 0)
@@ -99,18 +96,22 @@ class FitSettings:
 
     @classmethod
     def of(cls, **settings: Any) -> FitSettings:
-        """Settings from keyword arguments; sequences become tuples.
+        """Settings from keyword arguments, their types checked; lists become tuples.
 
         Raises:
             SettingsError: a name that is no setting, or a value that is not allowed.
         """
         known = [field.name for field in dataclasses.fields(cls)]
-        for name, value in settings.items():
+        for name in settings:
             if name not in known:
                 raise SettingsError(f"unknown setting {name!r}; choose from {', '.join(known)}")
-            if isinstance(value, list | range):
-                settings[name] = tuple(value)
-        return cls(**settings)
+        try:
+            return TypeAdapter(cls).validate_python(settings)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name, value = first["loc"][0], first["input"]
+            expected = first["msg"].removeprefix("Input ")
+            raise SettingsError(f"{name} is {value!r}; it {expected}") from error
 
 
 def check_strength(strength: float) -> float:
@@ -126,11 +127,6 @@ def check_strength(strength: float) -> float:
 def _check_strength(name: str, strength: float) -> None:
     if not abs(strength) <= 1e4:
         raise SettingsError(f"{name} has {strength}; choose numbers between -10000 and 10000")
-
-
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise SettingsError(f"{name} is {value!r}; choose from {', '.join(allowed)}")
 
 
 def _at_least(name: str, value: int, least: int) -> None:

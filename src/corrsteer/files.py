@@ -36,5 +36,10 @@ def write_whole(path: Path, content: bytes | str) -> None:
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        remedy = "free some space" if error.errno == errno.ENOSPC else "choose another --out"
-        raise ArtifactError(f"cannot write {path}: {error.strerror or error}; {remedy}") from error
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> ArtifactError:
+    """The error for a place that cannot be written to."""
+    remedy = "free some space" if error.errno == errno.ENOSPC else "choose another --out"
+    return ArtifactError(f"cannot write {path}: {error.strerror or error}; {remedy}")

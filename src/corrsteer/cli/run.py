@@ -9,7 +9,8 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -221,18 +222,20 @@ def _new_folder(task: Task) -> Path:
     return folder
 
 
-class _quietly:  # noqa: N801
-    """Keeps other libraries' warnings out of the terminal; ours are printed as plain lines."""
-
-    def __enter__(self) -> None:
-        logging.basicConfig(format="corrsteer: %(message)s", stream=sys.stderr)
-        logging.getLogger("corrsteer").setLevel(logging.INFO)
-        self._catching = warnings.catch_warnings()
-        self._catching.__enter__()
-        warnings.simplefilter("ignore")
-
-    def __exit__(self, *exception: Any) -> None:
-        self._catching.__exit__(*exception)
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps other libraries' warnings out of the terminal; ours are plain lines on stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("corrsteer: %(message)s"))
+    logger = logging.getLogger("corrsteer")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _emit(document: Options, as_json: bool, show: Callable[[Options], None]) -> None:

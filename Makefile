@@ -1,0 +1,38 @@
+# Two commands: `make demo` and `make test`. Both set up .venv first, by the versions in
+# constraints.txt, and do nothing twice.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.set-up
+
+.PHONY: demo test lint types unit setup clean
+
+demo: $(SETUP)
+	$(BIN)/corrsteer train --model mini --task mini-harmbench
+
+test: lint types unit
+
+lint: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(SETUP)
+	$(BIN)/mypy
+
+unit: $(SETUP)
+	$(BIN)/python -m pytest
+
+setup: $(SETUP)
+
+# torch first and pinned: on Linux an unpinned one brings gigabytes of GPU libraries
+$(SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs
