@@ -109,9 +109,10 @@ class FitSettings:
             return TypeAdapter(cls).validate_python(settings)
         except ValidationError as error:
             first = error.errors()[0]
-            name, value = first["loc"][0], first["input"]
             expected = first["msg"].removeprefix("Input ")
-            raise SettingsError(f"{name} is {value!r}; it {expected}") from error
+            raise SettingsError(
+                f"{first['loc'][0]} is {first['input']!r}; it {expected}"
+            ) from error
 
 
 def check_strength(strength: float) -> float:
