@@ -133,10 +133,9 @@ def test_p_keeps_what_raises_accuracy_alone(lm, task):
     coders = load_coders(choose_handles(lm, None), lm.device)
     bench = Bench(lm, task, "select")
     rows = rows_of(run_a.features, coders)
+    alone = bench.compare([combine([feature], rows, lm) for feature in run_a.features])
     raising = [
-        feature
-        for feature in run_a.features
-        if bench.compare(combine([feature], rows, lm)).delta.value > 0
+        f for f, comparison in zip(run_a.features, alone, strict=True) if comparison.delta.value > 0
     ]
     assert list(run_p.features) == raising
 

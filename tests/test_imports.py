@@ -19,7 +19,7 @@ LAYERS = [
     # B. edges: each the only place of its kind
     ["saes", "hooks", "tasks"],
     ["generation"],
-    ["models"],
+    ["models", "branching"],
     ["steering"],
     ["controls", "artifacts"],
     ["bench"],

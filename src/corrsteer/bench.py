@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corrsteer import metrics
+from corrsteer.branching import Vectors, branch
 from corrsteer.errors import DataError
 from corrsteer.generation import greedy, length_batches
 from corrsteer.metrics import Accuracy, Delta, Outcomes, SideEffects
@@ -24,7 +25,7 @@ from corrsteer.models import LanguageModel
 from corrsteer.progress import SILENT, Advance, Progress
 from corrsteer.samples import Sample
 from corrsteer.scoring import Score, Scorer, score
-from corrsteer.steering import Steering, steer
+from corrsteer.steering import Steering, check_fit, steer
 from corrsteer.tasks import Task
 
 
@@ -96,7 +97,7 @@ def limited(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sa
 class Bench:
     """One split of a task under one model.
 
-    The baseline is run once, when it is first asked for; each steered arm is one more run over the
+    The baseline is run once, when it is first asked for; steered arms share one more run over the
     same samples.
 
     Attributes:
@@ -128,22 +129,32 @@ class Bench:
     @cached_property
     def baseline(self) -> Responses:
         """The unsteered model's replies."""
-        with self._stage("baseline") as advance:
-            return self._respond(advance)
+        return self._responses(self._drafts)
 
-    def steered(self, steering: Steering, name: str = "steered") -> Responses:
-        """The replies under a steering, at its own strength.
+    def steered(self, steerings: Sequence[Steering], name: str = "steered") -> list[Responses]:
+        """The replies under each steering, at its own strength.
 
-        A steering that adds nothing gives the baseline's own replies, as it does bitwise.
+        All are run together: they share the prompts' prefixes, and the baseline's replies are
+        their drafts. A steering that adds nothing gives the baseline's own replies, as it does
+        bitwise.
         """
-        if not steering.scaled():
-            return self.baseline
-        with self._stage(name) as advance, steer(self.lm, steering):
-            return self._respond(advance)
+        for steering in steerings:
+            check_fit(self.lm.model, steering)
+        active = [index for index, steering in enumerate(steerings) if steering.scaled()]
+        responses = [self.baseline] * len(steerings)
+        together = [index for index in active if steerings[index].positions == "generated"]
+        arms = [steerings[index].scaled() for index in together]
+        if arms:
+            for index, ids in zip(together, self._branched(arms, name), strict=True):
+                responses[index] = self._responses(ids)
+        for index in set(active) - set(together):
+            with steer(self.lm, steerings[index]):
+                responses[index] = self._responses(self._greedy(name))
+        return responses
 
-    def compare(self, steering: Steering, name: str = "steered") -> Comparison:
-        """A steering beside the baseline."""
-        return compare(self.baseline, self.steered(steering, name))
+    def compare(self, steerings: Sequence[Steering], name: str = "steered") -> list[Comparison]:
+        """Each steering beside the baseline."""
+        return [compare(self.baseline, arm) for arm in self.steered(steerings, name)]
 
     def _stage(self, name: str) -> AbstractContextManager[Advance]:
         return self.progress.stage(f"{self.task.name} {self._split}: {name}", len(self.samples))
@@ -152,15 +163,48 @@ class Bench:
     def _prompts(self) -> list[list[int]]:
         return [self.lm.prompt_ids(sample) for sample in self.samples]
 
-    def _respond(self, advance: Advance) -> Responses:
-        texts = [""] * len(self.samples)
-        for batch in length_batches([len(ids) for ids in self._prompts], self._batch_size):
-            prompts = [self._prompts[index] for index in batch]
-            replies = greedy(self.lm.decoder, prompts, self.task.max_new_tokens)
-            for index, reply in zip(batch, replies, strict=True):
-                texts[index] = self.lm.decode(reply)
-            advance(len(batch))
-        return Responses(tuple(texts), tuple(judge(self.task.scorer, texts, self.samples)))
+    @cached_property
+    def _drafts(self) -> list[list[int]]:
+        """The unsteered replies' token ids."""
+        return self._greedy("baseline")
+
+    def _batches(self) -> list[list[int]]:
+        return length_batches([len(ids) for ids in self._prompts], self._batch_size)
+
+    def _greedy(self, name: str) -> list[list[int]]:
+        """One pass of the model as it is now, over all samples."""
+        replies: list[list[int]] = [[] for _ in self.samples]
+        with self._stage(name) as advance:
+            for batch in self._batches():
+                prompts = [self._prompts[index] for index in batch]
+                decoded = greedy(self.lm.decoder, prompts, self.task.max_new_tokens)
+                for index, reply in zip(batch, decoded, strict=True):
+                    replies[index] = reply
+                advance(len(batch))
+        return replies
+
+    def _branched(self, arms: Sequence[Vectors], name: str) -> list[list[list[int]]]:
+        """Every arm's replies, by arm and then by sample."""
+        drafts = self._drafts
+        replies: list[list[list[int]]] = [[[] for _ in self.samples] for _ in arms]
+        with self._stage(name) as advance:
+            for batch in self._batches():
+                decoded = branch(
+                    self.lm.decoder,
+                    [self._prompts[index] for index in batch],
+                    [drafts[index] for index in batch],
+                    arms,
+                    self.task.max_new_tokens,
+                )
+                for arm, of_arm in enumerate(decoded):
+                    for index, reply in zip(batch, of_arm, strict=True):
+                        replies[arm][index] = reply
+                advance(len(batch))
+        return replies
+
+    def _responses(self, ids: Sequence[Sequence[int]]) -> Responses:
+        texts = tuple(self.lm.decode(reply) for reply in ids)
+        return Responses(texts, tuple(judge(self.task.scorer, texts, self.samples)))
 
 
 def judge(scorer: Scorer, texts: Sequence[str], samples: Sequence[Sample]) -> list[Score]:

@@ -22,7 +22,7 @@ def run_document(
     run: Run,
     path: str | None,
     evaluation: Evaluation | None,
-    strategies: Mapping[str, tuple[Steering, Evaluation]] | None = None,
+    strategies: Mapping[str, Comparison] | None = None,
     task_name: str | None = None,
 ) -> dict[str, Any]:
     """Everything the outside is told of a run.
@@ -31,7 +31,7 @@ def run_document(
         run: the run.
         path: its folder, or None.
         evaluation: of its steering; None if the test split was not run.
-        strategies: strategy -> its steering and evaluation, where several were tried.
+        strategies: strategy -> its steering beside the baseline, for those of `run.candidates`.
         task_name: the task evaluated on, if not the run's own.
     """
     settings = dataclasses.asdict(run.settings)
@@ -60,11 +60,11 @@ def run_document(
         "verdict": verdict(run, evaluation),
         "strategies": {
             name: {
-                "strength": steering.strength,
-                "features": [feature.to_dict() for feature in steering.features],
-                **comparison_document(each),
+                "strength": run.candidates[name].strength,
+                "features": [feature.to_dict() for feature in run.candidates[name].features],
+                **comparison_document(comparison),
             }
-            for name, (steering, each) in (strategies or {}).items()
+            for name, comparison in (strategies or {}).items()
         },
         "select": run.search,
         "seconds": run.counts.get("seconds", {}),

@@ -95,7 +95,7 @@ def evaluate_on(
     guards: Sequence[Bench] = (),
 ) -> Evaluation:
     """The same on benches that may have been used before, so that baselines run once."""
-    steered = bench.steered(steering, f"{len(steering.features)} features")
+    steered, *random = bench.steered([steering, *controls], f"{1 + len(controls)} arms")
     comparison = compare(bench.baseline, steered)
     return Evaluation(
         baseline=comparison.baseline,
@@ -103,11 +103,8 @@ def evaluate_on(
         delta=comparison.delta,
         side_effects=comparison.side_effects,
         unscored=comparison.unscored,
-        controls=tuple(
-            control_accuracy(bench.steered(control, f"control {index}"))
-            for index, control in enumerate(controls, start=1)
-        ),
-        guards={guard.task.name: guard.compare(steering, "guard") for guard in guards},
+        controls=tuple(control_accuracy(responses) for responses in random),
+        guards={guard.task.name: guard.compare([steering], "guard")[0] for guard in guards},
         predictions=tuple(predictions(bench.samples, bench.baseline, steered)),
     )
 

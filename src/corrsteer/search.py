@@ -17,6 +17,8 @@ from corrsteer.selection import Feature, Ranking
 from corrsteer.significance import bonferroni
 from corrsteer.steering import Steering, combine
 
+STRATEGIES: tuple[Strategy, ...] = ("S", "A", "P", "G")
+
 Key = tuple[frozenset[tuple[str, int]], float]
 """A set of features, and a strength."""
 
@@ -77,32 +79,30 @@ class Searcher:
 
     def run(self) -> Search:
         """All strategies asked for, and the one to recommend."""
-        settings = self._settings
-        wanted: tuple[Strategy, ...] = (
-            ("S", "A", "P", "G") if settings.strategy == "auto" else (settings.strategy,)
-        )
-        sets = {strategy: self._features(strategy) for strategy in wanted}
+        strategy = self._settings.strategy
+        wanted = STRATEGIES if strategy == "auto" else (strategy,)
+        sets = {name: self._features(name) for name in wanted}
+        settings = [(f, strength) for name, f in sets.items() for strength in self._strengths(name)]
+        self._try(settings)
         trials = [
-            self._trial(strategy, features, strength)
-            for strategy, features in sets.items()
-            for strength in self._strengths(strategy)
+            self._trial(name, features, strength)
+            for name, features in sets.items()
+            for strength in self._strengths(name)
         ]
-        trials = [self._adjusted(trial) for trial in trials]
         chosen: dict[str, Steering] = {
-            strategy: (
+            name: (
                 self._strongest_unharmful(trials)
-                if strategy == "G"
-                else self._steering(features, settings.strength)
+                if name == "G"
+                else self._steering(features, self._settings.strength)
             )
-            for strategy, features in sets.items()
+            for name, features in sets.items()
         }
-        recommended = self._recommend(trials)
         return Search(
             chosen=chosen,
-            recommended=recommended,
+            recommended=self._recommend(trials),
             trials=tuple(trials),
             comparisons=len(self._tried),
-            baseline=next(iter(self._tried.values())).baseline,
+            baseline=trials[0].comparison.baseline,
         )
 
     def _strengths(self, strategy: Strategy) -> tuple[float, ...]:
@@ -121,12 +121,9 @@ class Searcher:
 
     def _proven_alone(self) -> tuple[Feature, ...]:
         """P: the features of A that raise accuracy above the baseline's, each by itself."""
-        strength = self._settings.strength
-        return tuple(
-            feature
-            for feature in self._ranking.best_per_layer()
-            if self._gain((feature,), strength) > 0
-        )
+        best, strength = self._ranking.best_per_layer(), self._settings.strength
+        self._try([((feature,), strength) for feature in best])
+        return tuple(feature for feature in best if self._gain((feature,), strength) > 0)
 
     def _proven_together(self) -> tuple[Feature, ...]:
         """G: near-ties in order of r, each kept only if the set so far plus it does better."""
@@ -142,24 +139,21 @@ class Searcher:
         steering = combine(features, self._rows, self._bench.lm, self._settings.positions)
         return steering.at(strength)
 
-    def _compare(self, features: Sequence[Feature], strength: float) -> Comparison:
-        key = _key(features, strength)
-        if key not in self._tried:
-            name = f"{len(features)} features x {strength:g}"
-            self._tried[key] = self._bench.compare(self._steering(features, strength), name)
-        return self._tried[key]
+    def _try(self, settings: Sequence[tuple[Sequence[Feature], float]]) -> None:
+        """Compare sets at strengths with the baseline, those not tried before, all together."""
+        new = {_key(*setting): setting for setting in settings if _key(*setting) not in self._tried}
+        steerings = [self._steering(*setting) for setting in new.values()]
+        comparisons = self._bench.compare(steerings, f"{len(new)} settings")
+        self._tried.update(zip(new, comparisons, strict=True))
 
     def _gain(self, features: Sequence[Feature], strength: float) -> float:
-        return self._compare(features, strength).delta.value
+        self._try([(features, strength)])
+        return self._tried[_key(features, strength)].delta.value
 
     def _trial(self, strategy: Strategy, features: Sequence[Feature], strength: float) -> Trial:
-        return Trial(
-            strategy, self._steering(features, strength), self._compare(features, strength)
-        )
-
-    def _adjusted(self, trial: Trial) -> Trial:
-        p = bonferroni(trial.comparison.delta.p_value, len(self._tried))
-        return Trial(trial.strategy, trial.steering, trial.comparison, p)
+        comparison = self._tried[_key(features, strength)]
+        p = bonferroni(comparison.delta.p_value, len(self._tried))
+        return Trial(strategy, self._steering(features, strength), comparison, p)
 
     def _recommend(self, trials: Sequence[Trial]) -> Trial | None:
         """The best on the select split that is significant there and harms no guard."""
@@ -188,7 +182,7 @@ class Searcher:
             self._guarded[key] = {
                 bench.task.name: (comparison.baseline, comparison.steered)
                 for bench in self._guards
-                for comparison in [bench.compare(steering, "guard")]
+                for comparison in bench.compare([steering], "guard")
             }
         return self._guarded[key]
 

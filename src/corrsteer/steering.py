@@ -177,12 +177,17 @@ def steer(
         ModelError: the steering does not fit the model's width or layers.
     """
     model = lm.model if isinstance(lm, LanguageModel) else lm
-    _check_fit(model, steering)
+    check_fit(model, steering)
     with adding(model, steering.scaled(strength), steering.positions):
         yield
 
 
-def _check_fit(model: Any, steering: Steering) -> None:
+def check_fit(model: Any, steering: Steering) -> None:
+    """Refuse a steering that is not for a model of this width and depth.
+
+    Raises:
+        ModelError: it does not fit.
+    """
     d_model = int(model.config.get_text_config().hidden_size)
     n_layers = len(find_blocks(model))
     for hook_point, vector in steering.vectors.items():

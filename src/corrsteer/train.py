@@ -62,10 +62,8 @@ def train(
     if evaluated:
         with watch.timing("evaluate"):
             evaluation = _evaluate(run, lm, benches)
-            strategies = {
-                name: (steering, evaluate_on(benches[0], steering))
-                for name, steering in run.candidates.items()
-            }
+            comparisons = benches[0].compare(list(run.candidates.values()), "strategies")
+            strategies = dict(zip(run.candidates, comparisons, strict=True))
         run.predictions = list(evaluation.predictions)
         run.evaluation = document = run_document(run, str(out), evaluation, strategies)
     else:

@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from corrsteer.branching import branch
+from corrsteer.generation import greedy
+from corrsteer.hook_points import HookPoint
+from corrsteer.hooks import adding
+
+
+def arms_of(lm, count, scale, seed=0):
+    """Random vectors at one, two or three hook points; and one arm that adds nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    arms = [{}]
+    for index in range(count):
+        hooks = [HookPoint(layer, "resid_post") for layer in range(lm.n_layers)][: index % 3 + 1]
+        arms.append({hook: scale * torch.randn(lm.d_model, generator=generator) for hook in hooks})
+    return arms
+
+
+def one_by_one(lm, ids, arm, length):
+    with adding(lm.model, arm):
+        return greedy(lm.decoder, ids, length)
+
+
+@pytest.fixture
+def ids(lm, prompts):
+    return [lm.tokenizer(text)["input_ids"] for text in prompts]
+
+
+@pytest.mark.parametrize("length", [1, 2, 12])
+@pytest.mark.parametrize("scale", [0.05, 0.5, 3.0])
+def test_branches_reply_as_each_arm_alone(lm, ids, length, scale):
+    drafts = greedy(lm.decoder, ids, length)
+    arms = arms_of(lm, 6, scale)
+    together = branch(lm.decoder, ids, drafts, arms, length)
+    assert together == [one_by_one(lm, ids, arm, length) for arm in arms]
+    assert together[0] == drafts
+    if scale == 3.0:
+        assert any(replies != drafts for replies in together)
+
+
+def test_a_wrong_draft_costs_time_only(lm, ids):
+    arms = arms_of(lm, 3, 0.5)
+    right = branch(lm.decoder, ids, greedy(lm.decoder, ids, 8), arms, 8)
+    assert branch(lm.decoder, ids, [[] for _ in ids], arms, 8) == right
+    assert branch(lm.decoder, ids, [[5, 6, 7]] * len(ids), arms, 8) == right
+
+
+def test_eos_ends_a_branch_wherever_it_comes(lm, ids):
+    replies = greedy(lm.decoder, ids, 12)
+    ending = next(reply[3] for reply in replies if len(reply) > 3)
+    decoder = type(lm.decoder)(lm.model, lm.decoder.pad_id, frozenset({ending}))
+    arms = arms_of(lm, 5, 1.0)
+    drafts = greedy(decoder, ids, 12)
+    together = branch(decoder, ids, drafts, arms, 12)
+    for arm, got in zip(arms, together, strict=True):
+        with adding(lm.model, arm):
+            assert got == greedy(decoder, ids, 12)
+
+
+def test_groups_of_arms_change_nothing(lm, ids, monkeypatch):
+    arms, drafts = arms_of(lm, 7, 0.5), greedy(lm.decoder, ids, 6)
+    whole = branch(lm.decoder, ids, drafts, arms, 6)
+    monkeypatch.setattr("corrsteer.branching.BRANCH_TOKENS", 13)
+    assert branch(lm.decoder, ids, drafts, arms, 6) == whole
+
+
+def test_a_prompt_of_one_token(lm):
+    ids = [[1], [1, 7]]
+    drafts = greedy(lm.decoder, ids, 5)
+    arms = arms_of(lm, 3, 0.5)
+    expected = [one_by_one(lm, ids, arm, 5) for arm in arms]
+    assert branch(lm.decoder, ids, drafts, arms, 5) == expected
+    alone = branch(lm.decoder, ids[:1], drafts[:1], arms, 5)
+    assert alone == [replies[:1] for replies in expected]
