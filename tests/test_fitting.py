@@ -132,7 +132,7 @@ def test_p_keeps_what_raises_accuracy_alone(lm, task):
     run_a, run_p = (cs.fit(lm, task, strategy=strategy) for strategy in "AP")
     coders = load_coders(choose_handles(lm, None), lm.device)
     bench = Bench(lm, task, "select")
-    rows = rows_of(run_a.features, coders)
+    rows = rows_of(set(run_a.features), coders)
     alone = bench.compare([combine([feature], rows, lm) for feature in run_a.features])
     raising = [
         f for f, comparison in zip(run_a.features, alone, strict=True) if comparison.delta.value > 0

@@ -6,7 +6,7 @@ Changes when the order of its steps does.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -21,7 +21,7 @@ from corrsteer.models import LanguageModel
 from corrsteer.progress import SILENT, Progress
 from corrsteer.saes import SAEHandle, SparseCoder
 from corrsteer.search import Search, Searcher, Trial
-from corrsteer.selection import Feature, Ranking, rank
+from corrsteer.selection import Feature, Place, Ranking, rank
 from corrsteer.steering import Steering
 from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch
@@ -65,8 +65,8 @@ def fit(
         samples = limited(task.fit, chosen.samples, chosen.seed)
         collection = collect(lm, task, samples, coders, chosen, progress)
     with watch.timing("select"):
-        layer_of = {handle.hook_point: handle.layer for handle in handles}
-        ranking = rank(collection.statistics, chosen.coefficient, layer_of)
+        places = {h.hook_point: Place(h.layer, h.neuronpedia) for h in handles}
+        ranking = rank(collection.statistics, chosen.coefficient, places)
         rows = decoder_rows(ranking, coders, chosen.near_ties)
     with watch.timing("validate"):
         search = Searcher(bench, guard_benches, ranking, rows, chosen).run()
@@ -116,13 +116,16 @@ def decoder_rows(
 
 
 def rows_of(
-    features: Iterable[Feature], coders: Mapping[HookPoint, SparseCoder]
+    features: Set[Feature], coders: Mapping[HookPoint, SparseCoder]
 ) -> dict[tuple[str, int], Tensor]:
     """W_dec of some features, by `Feature.key`."""
-    return {
-        feature.key: coders[HookPoint.parse(feature.hook_point)].decoder_rows([feature.latent])[0]
-        for feature in features
-    }
+    rows: dict[tuple[str, int], Tensor] = {}
+    for hook, coder in coders.items():
+        latents = [feature.latent for feature in features if feature.hook_point == hook.name]
+        if latents:
+            keys = [(hook.name, latent) for latent in latents]
+            rows |= zip(keys, coder.decoder_rows(latents), strict=True)
+    return rows
 
 
 def _steering(search: Search, settings: FitSettings, lm: LanguageModel) -> Steering:

@@ -19,7 +19,7 @@ from corrsteer.errors import CorrSteerError, ModelError, SAEError, UnknownNameEr
 from corrsteer.generation import Decoder, greedy, length_batches
 from corrsteer.hooks import find_blocks
 from corrsteer.mini import MODEL_DIR, SAE_DIR
-from corrsteer.saes import SAEHandle, local_saes, raw_residuals
+from corrsteer.saes import SAEHandle, is_release, local_saes, raw_residuals, released_saes
 from corrsteer.samples import Sample
 
 RAW = "raw"
@@ -53,6 +53,18 @@ KNOWN_MODELS = {
             str(MODEL_DIR),
             str(SAE_DIR),
             "built-in Gemma-2 of 6 layers with one SAE a layer; no download",
+        ),
+        KnownModel(
+            "gemma2b",
+            "google/gemma-2-2b-it",
+            "gemma-scope-2b-pt-res-canonical:layer_{L}/width_16k/canonical",
+            "Gemma-2 2B it, with Gemma Scope 16k on resid_post of every layer",
+        ),
+        KnownModel(
+            "llama8",
+            "meta-llama/Llama-3.1-8B",
+            "llama_scope_lxr_8x",
+            "Llama-3.1 8B, with Llama Scope 32k on resid_post of every layer",
         ),
     )
 }
@@ -185,8 +197,8 @@ def load_model(
 
     Args:
         name: a known name, a hub id or a folder.
-        sae: a folder of SAEs in sae-lens's format, or `raw` for none; a known model brings its
-            own.
+        sae: a folder of SAEs in sae-lens's format, a release of its directory (`RELEASE` or
+            `RELEASE:PATTERN`), or `raw` for none; a known model brings its own.
         dtype: float32, bfloat16 or float16; bfloat16 on a GPU and float32 on a CPU by default.
         device: cpu, cuda, cuda:1, mps; the best there is by default.
         hook_shift: read and steer this many blocks later than the SAEs say.
@@ -220,7 +232,7 @@ def find_saes(source: str, d_model: int, n_layers: int, hook_shift: int = 0) -> 
     """Handles of the SAEs that `--sae` names.
 
     Args:
-        source: a folder, or `raw`.
+        source: a folder, a release of sae-lens's directory, or `raw`.
         d_model: width of the model.
         n_layers: its number of blocks.
         hook_shift: see `load_model`.
@@ -230,10 +242,14 @@ def find_saes(source: str, d_model: int, n_layers: int, hook_shift: int = 0) -> 
     """
     if source == RAW:
         return raw_residuals(d_model, n_layers, hook_shift)
-    folder = Path(source)
-    if not folder.is_dir():
-        raise SAEError(f"no SAEs at {source!r}; expected a folder of SAEs, or --raw for none")
-    return local_saes(folder, d_model, n_layers, hook_shift)
+    if Path(source).is_dir():
+        return local_saes(Path(source), d_model, n_layers, hook_shift)
+    if is_release(source):
+        return released_saes(source, d_model, n_layers, hook_shift)
+    raise SAEError(
+        f"no SAEs at {source!r}; expected a folder of SAEs, a release of sae-lens's directory, "
+        "or --raw for none"
+    )
 
 
 def _load(name: str, path: str, kind: str, **options: Any) -> Any:

@@ -74,6 +74,19 @@ FEATURES = TypeAdapter(tuple[Feature, ...])
 
 
 @dataclass(frozen=True)
+class Place:
+    """What is known of the SAE at a hook point.
+
+    Attributes:
+        layer: the layer it is named by; the hook point's own but for `hook_shift`.
+        page: `model/source` of its pages on Neuronpedia, or None.
+    """
+
+    layer: int
+    page: str | None = None
+
+
+@dataclass(frozen=True)
 class Ranking:
     """Every layer's best features by r, highest first; ties go to the lower latent.
 
@@ -114,14 +127,14 @@ class Ranking:
 def rank(
     statistics: Statistics,
     coefficient: Coefficient = "positive",
-    layer_of: Mapping[HookPoint, int] | None = None,
+    places: Mapping[HookPoint, Place] | None = None,
 ) -> Ranking:
     """Features of positive correlation, best first, with their evidence.
 
     Args:
         statistics: of one or more hook points.
         coefficient: see `StreamingCorrelation.coefficient`.
-        layer_of: the SAE's layer of a hook point, where it is not the hook point's own.
+        places: what is known of the SAE at a hook point.
 
     Raises:
         InsufficientDataError: too few samples, or all outcomes equal.
@@ -143,7 +156,7 @@ def rank(
     comparisons = sum(int(r.isfinite().sum()) for r in correlations.values())
     by_layer = {
         hook: tuple(
-            _feature(hook, latent, statistics[hook], r, comparisons, coefficient, layer_of or {})
+            _feature(hook, latent, statistics[hook], r, comparisons, coefficient, places or {})
             for latent in _highest(r, TOP)
         )
         for hook, r in sorted(correlations.items(), key=lambda item: item[0].order)
@@ -165,15 +178,16 @@ def _feature(
     correlations: Tensor,
     comparisons: int,
     coefficient: Coefficient,
-    layer_of: Mapping[HookPoint, int],
+    places: Mapping[HookPoint, Place],
 ) -> Feature:
     r = float(correlations[latent])
     p = float(correlation_p_value(correlations[latent].cpu().numpy(), stats.n))
+    place = places.get(hook, Place(hook.layer))
     incorrect = float(stats.frequency("rest")[latent])
     correct = float(stats.frequency("positive")[latent])
     return Feature(
         hook_point=hook.name,
-        layer=layer_of.get(hook, hook.layer),
+        layer=place.layer,
         latent=latent,
         coefficient=float(stats.coefficient(coefficient)[latent]),
         correlation=r,
@@ -182,4 +196,5 @@ def _feature(
         frequency=float(stats.frequency()[latent]),
         frequency_correct=None if correct != correct else correct,
         frequency_incorrect=None if incorrect != incorrect else incorrect,
+        url=place.page and f"https://www.neuronpedia.org/{place.page}/{latent}",
     )
