@@ -61,7 +61,7 @@ def test_eos_ends_a_branch_wherever_it_comes(lm, ids):
 def test_groups_of_arms_change_nothing(lm, ids, monkeypatch):
     arms, drafts = arms_of(lm, 7, 0.5), greedy(lm.decoder, ids, 6)
     whole = branch(lm.decoder, ids, drafts, arms, 6)
-    monkeypatch.setattr("corrsteer.branching.BRANCH_TOKENS", 13)
+    monkeypatch.setattr("corrsteer.branching.SCORE_BYTES", 100_000)
     assert branch(lm.decoder, ids, drafts, arms, 6) == whole
 
 

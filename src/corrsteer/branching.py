@@ -12,6 +12,7 @@ Changes when arms share more, or masks are laid out otherwise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +29,9 @@ from corrsteer.hooks import tapped
 Vectors = Mapping[HookPoint, Float[Tensor, " d_model"]]
 """What one arm adds, and where."""
 
-BRANCH_TOKENS = 768
-"""Query positions behind a prefix in one pass, at most (unless one arm alone has more)."""
+SCORE_BYTES = 2**28
+"""Attention scores of one layer in one pass, in float32: every position sees a row of all others,
+so they grow with the square of what runs together. At most this, unless one arm has more alone."""
 
 LOGIT_ROWS = 512
 """Positions whose logits are held at once."""
@@ -85,7 +87,9 @@ def branch(
         NonFiniteError: the model's logits hold NaN.
     """
     queries = max(min(len(draft) + 1, max_new_tokens) for draft in drafts)
-    size = max(BRANCH_TOKENS // queries, 1)
+    heads = decoder.model.config.get_text_config().num_attention_heads
+    positions = math.isqrt(SCORE_BYTES // (4 * heads * len(prompts)))
+    size = max((positions - max(map(len, prompts))) // queries, 1)
     replies: list[list[list[int]]] = []
     for start in range(0, len(arms), size):
         replies += _branch(decoder, prompts, drafts, arms[start : start + size], max_new_tokens)

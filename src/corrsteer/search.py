@@ -6,7 +6,7 @@ Changes when a strategy is added, or the rule by which one is recommended.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -163,9 +163,7 @@ class Searcher:
                 continue
             guards = self._guard(trial.steering)
             if not self._harms(guards):
-                return Trial(
-                    trial.strategy, trial.steering, trial.comparison, trial.p_adjusted, guards
-                )
+                return replace(trial, guards=guards)
         return None
 
     def _strongest_unharmful(self, trials: Sequence[Trial]) -> Steering:

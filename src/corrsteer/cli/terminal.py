@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from corrsteer.progress import Advance
 
@@ -62,30 +63,22 @@ def print_run(document: Mapping[str, Any]) -> None:
     """The result of `train`, as tables and a verdict."""
     console = Console()
     task = document["task"]
-    console.print(
-        f"[bold]{document['model']['id']}[/] on [bold]{task['name']}[/]: "
-        f"{task['n_fit']} fit, {task['n_select']} select, {task['n_test']} test samples",
-        highlight=False,
-    )
+    counts = f"{task['n_fit']} fit, {task['n_select']} select, {task['n_test']} test samples"
+    console.print(_heading(document, counts))
     if document["baseline"] is not None:
         console.print(_arms(document))
         _print_controls(console, document)
         _print_guards(console, document["guards"])
     if document["features"]:
         console.print(_features(document["features"]))
-    console.print(f"[bold]{document['verdict']}[/]", highlight=False)
-    if document["run"]:
-        console.print(f"Run folder: {document['run']}", highlight=False, soft_wrap=True)
+    console.print(Text(document["verdict"], style="bold"))
+    console.print(Text(f"Run folder: {document['run']}"), soft_wrap=True)
 
 
 def print_evaluation(document: Mapping[str, Any]) -> None:
     """The result of `eval`: the baseline, and the steered arm at each strength."""
     console = Console()
-    task, model = document["task"], document["model"]
-    console.print(
-        f"[bold]{model['id']}[/] on [bold]{task['name']}[/]: {task['n_test']} test samples",
-        highlight=False,
-    )
+    console.print(_heading(document, f"{document['task']['n_test']} test samples"))
     table = _arm_table()
     table.add_row("baseline", _accuracy(document["baseline"]), "", "", "")
     for arm in document.get("strengths", ()):
@@ -103,6 +96,11 @@ def print_names(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     Console().print(table)
 
 
+def _heading(document: Mapping[str, Any], counts: str) -> Text:
+    names = (document["model"]["id"], " on ", document["task"]["name"])
+    return Text.assemble(*((name, "bold") for name in names), f": {counts}")
+
+
 def _arms(document: Mapping[str, Any]) -> Table:
     table = _arm_table()
     table.add_row("baseline", _accuracy(document["baseline"]), "", "", "")
@@ -112,7 +110,7 @@ def _arms(document: Mapping[str, Any]) -> Table:
     if recommended is None:
         table.add_row("recommended", "none", "", "", "")
     else:
-        name = f"recommended: {recommended['strategy']} x {recommended['strength']:g}"
+        name = f"recommended {recommended['strategy']} x {recommended['strength']:g}"
         _add_arm(table, name, document)
     return table
 
@@ -120,7 +118,7 @@ def _arms(document: Mapping[str, Any]) -> Table:
 def _arm_table() -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("arm", no_wrap=True)
-    for column in ("accuracy [95 %]", "change [95 %]", "p", "SER"):
+    for column in ("accuracy % [95 %]", "change [95 %]", "p", "SER"):
         table.add_column(column, justify="right", no_wrap=True)
     return table
 
@@ -130,7 +128,8 @@ def _add_arm(table: Table, name: str, arm: Mapping[str, Any]) -> None:
         table.add_row(name, "no features", "", "", "")
         return
     delta, ser = arm["delta"], arm["side_effects"]["ser"]
-    change = f"{delta['value']:+.3f} [{delta['ci'][0]:+.3f}, {delta['ci'][1]:+.3f}]"
+    low, high = (100 * bound for bound in delta["ci"])
+    change = f"{100 * delta['value']:+.1f} [{low:+.1f}, {high:+.1f}]"
     table.add_row(
         name,
         _accuracy(arm["steered"]),
@@ -141,26 +140,26 @@ def _add_arm(table: Table, name: str, arm: Mapping[str, Any]) -> None:
 
 
 def _accuracy(accuracy: Mapping[str, Any]) -> str:
-    low, high = accuracy["ci"]
-    return f"{accuracy['accuracy']:.3f} [{low:.3f}, {high:.3f}]"
+    low, high = (100 * bound for bound in accuracy["ci"])
+    return f"{100 * accuracy['accuracy']:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _print_controls(console: Console, document: Mapping[str, Any]) -> None:
     random = document["controls"]["random"]
     if random["draws"]:
         console.print(
-            f"{random['draws']} random controls: mean {random['mean']:.3f}, "
-            f"best {random['best']:.3f}",
+            f"{random['draws']} random controls: mean {100 * random['mean']:.1f} %, "
+            f"best {100 * random['best']:.1f} %",
             highlight=False,
         )
 
 
 def _print_guards(console: Console, guards: Mapping[str, Any]) -> None:
     for name, guard in guards.items():
-        low, high = guard["delta"]["ci"]
+        low, high = (100 * bound for bound in guard["delta"]["ci"])
         console.print(
-            f"guard {name}: {guard['baseline']:.3f} -> {guard['steered']:.3f} "
-            f"({guard['delta']['value']:+.3f} [{low:+.3f}, {high:+.3f}])",
+            f"guard {name}: {100 * guard['baseline']:.1f} % -> {100 * guard['steered']:.1f} % "
+            f"({100 * guard['delta']['value']:+.1f} [{low:+.1f}, {high:+.1f}])",
             highlight=False,
         )
 

@@ -1,25 +1,45 @@
-"""Tasks by name or file: one module a family of tasks, and the registry of their names.
+"""Tasks by name or file: one module a benchmark, and the registry of their names.
 
 Changes when a task gets a name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from corrsteer.errors import DataError, SettingsError, unknown
 from corrsteer.samples import Sample
 from corrsteer.scoring import load_scorer
-from corrsteer.tasks import jsonl, mini
+from corrsteer.tasks import (
+    bbq,
+    gsm8k,
+    harmbench,
+    jsonl,
+    mini,
+    mmlu,
+    mmlu_pro,
+    simpleqa,
+    xstest,
+)
 from corrsteer.tasks.base import Task
+from corrsteer.tasks.examples import with_examples
 
 __all__ = ["Sample", "Task", "known_tasks", "load_task"]
+
+_BENCHMARKS = (mmlu, mmlu_pro, bbq, harmbench, xstest, simpleqa, gsm8k)
+_LOADERS: dict[str, Callable[[str, int, Path | None], Task]] = {
+    name: module.load for module in _BENCHMARKS for name in module.DESCRIPTIONS
+}
 
 
 def known_tasks() -> dict[str, str]:
     """Name -> description of every task that is known by name."""
-    return {name: mini.DESCRIPTIONS[name] for name in mini.NAMES}
+    tasks = {name: mini.DESCRIPTIONS[name] for name in mini.NAMES}
+    for module in _BENCHMARKS:
+        tasks |= module.DESCRIPTIONS
+    return tasks
 
 
 def load_task(
@@ -27,34 +47,47 @@ def load_task(
     scorer: str | None = None,
     seed: int = 42,
     max_new_tokens: int | None = None,
+    data: str | Path | None = None,
+    few: int = 0,
 ) -> Task:
     """The task of that name, or the one that a `.jsonl` file describes.
 
     Args:
         name: a known name, or the path of a `.jsonl` file.
         scorer: judges replies in place of the task's own; see `scoring.load_scorer`.
-        seed: of splits that are cut here.
+        seed: of splits that are cut here, and of the order of those that are not.
         max_new_tokens: longest reply, in place of the task's own.
+        data: a folder with a local copy of a benchmark, read in place of the hub.
+        few: number of solved examples in front of every prompt.
 
     Raises:
         UnknownNameError: nothing is known under that name.
-        DataError: the file cannot be used.
+        DataError: the file or data set cannot be had or used.
         ScorerError: the scorer cannot be loaded.
+        SettingsError: an option has a value that is not allowed for this task.
     """
     if max_new_tokens is not None and max_new_tokens < 1:
         raise SettingsError(f"max_new_tokens is {max_new_tokens}; choose 1 or more")
     judge = load_scorer(scorer) if scorer is not None else None
     path = Path(name)
+    if data is not None and str(name) not in _LOADERS:
+        raise SettingsError(f"--data is for benchmarks of the hub ({', '.join(_LOADERS)})")
     if path.suffix == ".jsonl":
-        return jsonl.load(path, judge, seed, max_new_tokens)
-    if str(name) not in known_tasks():
-        if path.exists():
-            raise DataError(f"{name} is no .jsonl file; expected JSON Lines, one object a line")
-        remedy = "see `corrsteer tasks`, or give a .jsonl file"
-        raise unknown("task", str(name), list(known_tasks()), remedy)
-    task = mini.load(str(name))
+        return with_examples(jsonl.load(path, judge, seed, max_new_tokens), few)
+    task = _load_known(str(name), seed, None if data is None else Path(data))
     if judge is not None:
         task = replace(task, scorer=judge)
     if max_new_tokens is not None:
         task = replace(task, max_new_tokens=max_new_tokens)
-    return task
+    return with_examples(task, few)
+
+
+def _load_known(name: str, seed: int, data: Path | None) -> Task:
+    if name in _LOADERS:
+        return _LOADERS[name](name, seed, data)
+    if name in mini.NAMES:
+        return mini.load(name)
+    if Path(name).exists():
+        raise DataError(f"{name} is no .jsonl file; expected JSON Lines, one object a line")
+    remedy = "see `corrsteer tasks`, or give a .jsonl file"
+    raise unknown("task", name, list(known_tasks()), remedy)

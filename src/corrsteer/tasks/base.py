@@ -5,6 +5,7 @@ Changes when a task needs to carry more than that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from corrsteer.samples import Sample
@@ -24,6 +25,8 @@ class Task:
         max_new_tokens: the longest reply.
         guards: names of tasks that steering for this one should not harm.
         description: one line for `corrsteer tasks`.
+        reference: the reply that a sample's row gives as right, as it would follow the prompt;
+            None where rows give none.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Task:
     max_new_tokens: int
     guards: tuple[str, ...] = ()
     description: str = ""
+    reference: Callable[[Sample], str] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -41,3 +45,8 @@ class Task:
             f"test={len(self.test)}, scorer={self.scorer.name!r}, "
             f"max_new_tokens={self.max_new_tokens})"
         )
+
+
+def target_reply(sample: Sample) -> str:
+    """The first target as it would follow a prompt that ends in `Answer:`."""
+    return f" {sample.target[0]}"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from corrsteer.errors import DataError, ScorerError
 from corrsteer.samples import Message, Sample
 from corrsteer.scoring import RULES, Scorer, score
-from corrsteer.tasks.base import Task
+from corrsteer.tasks.base import Task, target_reply
 
 Split = Literal["fit", "select", "test"]
 SPLIT_NAMES: Mapping[str, Split] = {
@@ -62,6 +62,7 @@ def load(path: Path, scorer: Scorer | None, seed: int, max_new_tokens: int | Non
         scorer=scorer,
         max_new_tokens=max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
         description=f"{len(samples)} rows of {path.name}",
+        reference=target_reply if _are_replies(samples, scorer) else None,
     )
 
 
@@ -151,6 +152,11 @@ def _default_scorer(path: Path, samples: list[Sample]) -> Scorer:
         f"{path}: which scorer? give --scorer {', '.join(RULES)}, regex:PATTERN "
         "or package.module:function"
     )
+
+
+def _are_replies(samples: list[Sample], scorer: Scorer) -> bool:
+    """Whether targets are replies, rather than `refuse` and `answer` or nothing at all."""
+    return scorer.needs_target and all(sample.target for sample in samples)
 
 
 def _check_judgeable(where: str, sample: Sample, scorer: Scorer) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from corrsteer.mini.corpus import FAMILIES, PROBES, Row, rows
 from corrsteer.samples import Sample
 from corrsteer.scoring import RULES
-from corrsteer.tasks.base import Task
+from corrsteer.tasks.base import Task, target_reply
 
 DESCRIPTIONS = {
     "mini-mmlu": "multiple choice over invented facts",
@@ -45,6 +45,7 @@ def load(name: str) -> Task:
         max_new_tokens=first.max_new_tokens,
         guards=GUARDS.get(name, ()),
         description=DESCRIPTIONS[name],
+        reference=target_reply if RULES[first.scorer].needs_target else None,
     )
 
 
