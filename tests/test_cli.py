@@ -159,6 +159,16 @@ def test_eval_of_the_baseline_and_of_a_run(train, call, here, hub, letters):
     assert "steered x 2" in out
 
 
+def test_report_writes_the_page_and_its_figures(train, call, here, tmp_path):
+    train(strategy="A", out=here / "run")
+    page = (here / "run" / "report.html").read_bytes()
+    code, out, err = call("report", here / "run", "--out", tmp_path / "r", "--figures")
+    assert code == 0, err
+    assert (tmp_path / "r" / "report.html").read_bytes() == page
+    assert {".svg", ".png"} <= {path.suffix for path in (tmp_path / "r" / "figures").iterdir()}
+    assert len(out.splitlines()) > 2
+
+
 def test_models_and_tasks_are_listed(call):
     for command, name in (("models", "mini"), ("tasks", "mini-harmbench")):
         code, out, _ = call(command, "--json")
@@ -167,7 +177,7 @@ def test_models_and_tasks_are_listed(call):
         assert name in call(command)[1]
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["models"], ["tasks"]])
+@pytest.mark.parametrize("command", [[], ["train"], ["eval"], ["report"], ["models"], ["tasks"]])
 def test_help_is_there(command):
     result = CliRunner().invoke(cli, [*command, "--help"])
     assert result.exit_code == 0

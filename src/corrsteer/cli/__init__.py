@@ -147,6 +147,17 @@ def evaluate(**options: Any) -> None:
 
 
 @cli.command()
+@click.argument("run")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for it; the run's by default.")
+@click.option("--figures", is_flag=True, help="Write its figures as SVG and PNG too.")
+def report(**options: Any) -> None:
+    """Write a run's report as one self-contained HTML file."""
+    from corrsteer.cli.run import run_report
+
+    run_report(options)
+
+
+@cli.command()
 @JSON_OPTION
 def models(as_json: bool) -> None:
     """List the models known by name; hub ids and folders work too."""

@@ -23,6 +23,8 @@ from corrsteer.document import evaluation_document
 from corrsteer.errors import SettingsError
 from corrsteer.evaluation import evaluate_on
 from corrsteer.models import KNOWN_MODELS, RAW, LanguageModel, load_model
+from corrsteer.report import write as write_report
+from corrsteer.report import write_figures
 from corrsteer.steering import Steering
 from corrsteer.tasks import Task, known_tasks, load_task
 from corrsteer.timing import Stopwatch
@@ -45,7 +47,7 @@ def run_train(options: Options) -> None:
     with _quietly(), TerminalProgress() as progress:
         with watch.timing("load"), progress.stage("load model", None):
             lm = _load_model(options)
-        _, document = train(
+        run, document = train(
             lm,
             task,
             guards,
@@ -55,7 +57,17 @@ def run_train(options: Options) -> None:
             progress=progress,
             watch=watch,
         )
+    write_report(run, out)
     _emit(document, options["as_json"], print_run)
+
+
+def run_report(options: Options) -> None:
+    """`corrsteer report`."""
+    run, folder = load_run(options["run"]), Path(options["out"] or options["run"])
+    paths = [write_report(run, folder)]
+    if options["figures"]:
+        paths += write_figures(run, folder / "figures")
+    sys.stdout.write("".join(f"{path}\n" for path in paths))
 
 
 def run_eval(options: Options) -> None:

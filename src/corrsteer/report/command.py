@@ -1,0 +1,76 @@
+"""The command line that makes a run again.
+
+Changes when `train` gets another option.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from typing import Any
+
+from corrsteer.artifacts import Run
+from corrsteer.config import FitSettings
+
+ALWAYS = ("strategy", "samples", "seed")
+"""Settings that are written out even where they are the default."""
+
+NO_OPTION = ("near_ties", "guard_tolerance", "alpha")
+"""Settings that only Python can change."""
+
+
+def reproduce(run: Run) -> str | None:
+    """The `corrsteer train` that makes the run again, quoted for a shell.
+
+    Returns:
+        None for a steering alone, which does not say what it was fitted on.
+    """
+    made = run.provenance
+    if not made.task:
+        return None
+    options = {"model": made.model, **_sae_options(run), "task": made.task}
+    options |= {"scorer": made.scorer, "max_new_tokens": made.max_new_tokens}
+    options |= {"guard": ",".join(made.guards) or "none"}
+    for name, value in changed_settings(run.settings).items():
+        if name not in NO_OPTION:
+            options[name] = value
+    words = ["corrsteer", "train"]
+    for name, value in options.items():
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words.append(_text(value))
+    if run.evaluation is None:
+        words.append("--no-eval")
+    return shlex.join(words)
+
+
+def beyond_options(run: Run) -> dict[str, Any]:
+    """Changed settings that the command line cannot ask for."""
+    changed = changed_settings(run.settings)
+    return {name: changed[name] for name in NO_OPTION if name in changed}
+
+
+def changed_settings(settings: FitSettings) -> dict[str, Any]:
+    """Settings that are not the default, and those of `ALWAYS`."""
+    return {
+        field.name: value
+        for field in dataclasses.fields(settings)
+        for value in [getattr(settings, field.name)]
+        if field.name in ALWAYS or value != field.default
+    }
+
+
+def _sae_options(run: Run) -> dict[str, Any]:
+    made = run.provenance
+    options: dict[str, Any] = {}
+    if made.sae_source == "raw":
+        options["raw"] = True
+    elif made.sae_source not in (None, made.model):
+        options["sae"] = made.sae_source
+    if made.hook_shift:
+        options["hook_shift"] = made.hook_shift
+    return options
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(_text, value)) if isinstance(value, tuple) else str(value)
