@@ -17,6 +17,7 @@ LAYERS = [
     ["pooling", "correlation", "significance"],
     ["metrics", "selection"],
     # B. edges: each the only place of its kind
+    ["judges"],
     ["saes", "hooks", "tasks"],
     ["generation"],
     ["models", "branching"],

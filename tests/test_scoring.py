@@ -43,6 +43,24 @@ def sample(*target, choices=None):
         ("", None),
         ("   ", None),
         ("Hard to say", None),
+        ("B: dark red", "B"),
+        ("B\n\nExplanation: C is wrong", "B"),
+        ("**B. dark red**", "B"),
+        ("DARK RED", "B"),
+        (" dark red is it", "B"),
+        ("A. A red thing", "A"),
+        ("A red thing", None),
+        ("A (red)", "A"),
+        ("The correct answer is B.", "B"),
+        ("The correct answer is **B. dark red**", "B"),
+        ("Correct answer is option C", "C"),
+        ("The correct option is (B)", "B"),
+        ("Answer:\n\nC", "C"),
+        ("Choice: D", "D"),
+        ("A and B", None),
+        ("b", None),
+        (" The", None),
+        (" None", None),
     ],
 )
 def test_the_option_that_a_reply_names(reply, letter):
@@ -57,7 +75,10 @@ def test_the_option_that_a_reply_names(reply, letter):
         ("#### -3", "-3"),
         ("#### \u22123", "-3"),
         ("#### $1,000.50", "1000.50"),
-        ("first #### 4 then #### 5", "5"),
+        ("first #### 4 then #### 5", "4"),
+        ("#### 18 dollars for 7 days", "18"),
+        ("#### 18\n\nQ: Tom has 5 hens.\nA: He has 3.\n#### 3", "18"),
+        ("#### none #### 6", "6"),
         ("#### none, so 7", "7"),
         ("it is 12 ####", "12"),
         ("3 + 4 = 7.", "7"),
@@ -69,6 +90,24 @@ def test_the_option_that_a_reply_names(reply, letter):
         ("no number", None),
         ("####", None),
         ("", None),
+        ("#### 1,003", "1003"),
+        ("####-12", "-12"),
+        ("#### 3.0", "3"),
+        ("#### 0", "0"),
+        ("#### 5.", "5"),
+        ("#### **42**", "42"),
+        ("#### \\boxed{42}", "42"),
+        ("The answer is 1,234,567.", "1234567"),
+        ("She makes 9 * 2 = $18 every day.", "18"),
+        ("A loss of -$1,200", "-1200"),
+        ("x = -3.5", "-3.5"),
+        ("(-4)", "-4"),
+        ("12 - 5 = 7", "7"),
+        ("12-5=7", "7"),
+        ("48/2 = 24 in May, 72 in all.", "72"),
+        ("It costs £18.50.", "18.5"),
+        ("a share of 5%", "5"),
+        ("I do not know.", None),
     ],
 )
 def test_the_number_that_a_reply_ends_in(text, number):
@@ -141,6 +180,12 @@ def test_a_choice_is_judged_by_letter_or_by_text():
         assert score(scorer, " (B", row) == Score(1.0, "B")
         assert score(scorer, " ( C", row) == Score(0.0, "C")
         assert score(scorer, "Hmm", row).outcome == 0
+
+
+def test_a_letter_is_a_letter_where_options_texts_are_letters_too():
+    blood = sample("A", choices=("B", "A", "AB", "O"))
+    assert score(load_scorer("choice"), " A", blood).outcome == 1
+    assert score(load_scorer("choice"), " B", blood).outcome == 0
 
 
 def test_a_target_that_is_no_option_is_refused():

@@ -24,7 +24,7 @@ from corrsteer.metrics import Accuracy, Delta, Outcomes, SideEffects
 from corrsteer.models import LanguageModel
 from corrsteer.progress import SILENT, Advance, Progress
 from corrsteer.samples import Sample
-from corrsteer.scoring import Score, Scorer, score
+from corrsteer.scoring import Score, Scorer, score_batch
 from corrsteer.steering import Steering, check_fit, steer
 from corrsteer.tasks import Task
 
@@ -85,13 +85,19 @@ def compare(baseline: Responses, steered: Responses) -> Comparison:
     )
 
 
-def limited(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sample, ...]:
-    """At most `limit` samples, drawn by the seed; all, in their order, if they are fewer."""
+def limited(
+    samples: Sequence[Sample], limit: int | None, seed: int, shuffled: bool = False
+) -> tuple[Sample, ...]:
+    """At most `limit` samples, drawn by the seed; all, in their order, if they are fewer.
+
+    The first ones if they are in the seed's order already (see `Task.shuffled`).
+    """
     if limit is None or limit >= len(samples):
         return tuple(samples)
-    shuffled = list(samples)
-    random.Random(seed).shuffle(shuffled)
-    return tuple(shuffled[:limit])
+    drawn = list(samples)
+    if not shuffled:
+        random.Random(seed).shuffle(drawn)
+    return tuple(drawn[:limit])
 
 
 class Bench:
@@ -117,7 +123,7 @@ class Bench:
         progress: Progress = SILENT,
     ):
         self.lm, self.task, self.progress = lm, task, progress
-        self.samples = limited(getattr(task, split), limit, seed)
+        self.samples = limited(getattr(task, split), limit, seed, task.shuffled)
         self._batch_size = batch_size
         self._split = split
         if not self.samples:
@@ -213,4 +219,4 @@ def judge(scorer: Scorer, texts: Sequence[str], samples: Sequence[Sample]) -> li
     Raises:
         ScorerError: the scorer raises, or leaves [0, 1].
     """
-    return [score(scorer, text, sample) for text, sample in zip(texts, samples, strict=True)]
+    return score_batch(scorer, texts, samples)

@@ -62,7 +62,7 @@ def fit(
     with watch.timing("load"):
         coders = load_coders(handles, lm.device)
     with watch.timing("collect"):
-        samples = limited(task.fit, chosen.samples, chosen.seed)
+        samples = limited(task.fit, chosen.samples, chosen.seed, task.shuffled)
         collection = collect(lm, task, samples, coders, chosen, progress)
     with watch.timing("select"):
         places = {h.hook_point: Place(h.layer, h.neuronpedia) for h in handles}

@@ -10,7 +10,7 @@ import importlib
 import re
 import string
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -54,6 +54,19 @@ class Scorer(Protocol):
 
     def __call__(self, reply: str, sample: Sample) -> Score:
         """The score of `reply` to `sample`."""
+        ...
+
+
+@runtime_checkable
+class Judge(Scorer, Protocol):
+    """A scorer that runs a model, and so judges many replies at once."""
+
+    def prepare(self) -> None:
+        """Load what it needs; a `ScorerError` where that cannot be had."""
+        ...
+
+    def score_batch(self, replies: Sequence[str], samples: Sequence[Sample]) -> list[Score]:
+        """The score of each reply to its sample."""
         ...
 
 
@@ -151,10 +164,13 @@ def target_letters(sample: Sample) -> frozenset[str]:
     letters = string.ascii_uppercase[: len(choices) or 26]
     found = set()
     for target in sample.target:
-        if target in choices:
+        name = target.strip()
+        if len(name) == 1 and name in letters:
+            found.add(name)  # first: options' texts may be letters too, as blood groups
+        elif target in choices:
             found.add(letters[choices.index(target)])
-        elif len(target.strip()) == 1 and target.strip().upper() in letters:
-            found.add(target.strip().upper())
+        elif len(name) == 1 and name.upper() in letters:
+            found.add(name.upper())
         else:
             raise ScorerError(
                 f"sample {sample.id!r}: target {target!r} is neither a letter of "
@@ -167,23 +183,31 @@ _NUMBER = re.compile(r"[-\u2212]?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)")  # \u2212: mi
 
 
 def read_number(text: str) -> Decimal | None:
-    """The last number after the last `####`, or the last one of all if there is no `####`.
+    """The first number after the first `####`, or the last one of all if there is no `####`.
+
+    As GSM8K's authors read it: a base model goes on to questions and answers of its own. None if
+    there is no number.
+    """
+    for part in text.split("####")[1:]:
+        for number in _numbers(part):
+            return number
+    return next(reversed(list(_numbers(text))), None)
+
+
+def _numbers(text: str) -> Iterator[Decimal]:
+    """The numbers in a text, in order.
 
     Thousands commas and a currency sign are dropped. A hyphen counts as a minus unless it stands
-    between digits or letters (`3-5` ends in 5). None if there is no number.
+    between digits or letters (`3-5` ends in 5).
     """
-    _, mark, final = text.rpartition("####")
-    final = final if mark and _NUMBER.search(final) else text
-    found = None
-    for match in _NUMBER.finditer(final):
+    for match in _NUMBER.finditer(text):
         digits = match[0].replace(",", "").replace("$", "").replace("\u2212", "-")
-        if digits.startswith("-") and match.start() > 0 and final[match.start() - 1].isalnum():
+        if digits.startswith("-") and match.start() > 0 and text[match.start() - 1].isalnum():
             digits = digits[1:]
         try:
-            found = Decimal(digits)
+            yield Decimal(digits)
         except InvalidOperation:  # more digits than Decimal takes
             continue
-    return found
 
 
 _REFUSAL = re.compile(
@@ -207,12 +231,18 @@ RULES: dict[str, RuleScorer] = {
     for rule in (exact, choice, contains, numeric, refusal)
 }
 
+JUDGES = {
+    "refusal-model": "corrsteer.judges:REFUSAL_MODEL",
+    "semantic": "corrsteer.judges:SEMANTIC",
+}
+"""Scorers that run a model, by where they are imported from once they are asked for."""
+
 
 def load_scorer(spec: str) -> Scorer:
     """The scorer that `--scorer` names.
 
     Args:
-        spec: a name of `RULES`; `regex:PATTERN`; or `package.module:function`, a function
+        spec: a name of `RULES` or `JUDGES`; `regex:PATTERN`; or `package.module:function`, one of
             `(reply, sample)` that returns a float in [0, 1], or None where it cannot judge.
             It is imported and run, so name only code you trust.
 
@@ -222,12 +252,17 @@ def load_scorer(spec: str) -> Scorer:
     """
     if spec in RULES:
         return RULES[spec]
+    if spec in JUDGES:
+        module_name, _, name = JUDGES[spec].partition(":")
+        judge: Scorer = getattr(importlib.import_module(module_name), name)
+        return judge
     if spec.startswith("regex:"):
         return _regex_scorer(spec)
     if ":" in spec:
         return _function_scorer(spec)
-    remedy = f"choose {', '.join(RULES)}, regex:PATTERN or package.module:function"
-    raise unknown("scorer", spec, list(RULES), remedy)
+    known = [*RULES, *JUDGES]
+    remedy = f"choose {', '.join(known)}, regex:PATTERN or package.module:function"
+    raise unknown("scorer", spec, known, remedy)
 
 
 def _regex_scorer(spec: str) -> RuleScorer:
@@ -282,13 +317,34 @@ def _function_scorer(spec: str) -> RuleScorer:
 
 
 def score(scorer: Scorer, reply: str, sample: Sample) -> Score:
-    """What `scorer` makes of `reply`, checked.
+    """What `scorer` makes of `reply`, checked; see `score_batch`."""
+    return score_batch(scorer, [reply], [sample])[0]
+
+
+def score_batch(scorer: Scorer, replies: Sequence[str], samples: Sequence[Sample]) -> list[Score]:
+    """What `scorer` makes of each reply, checked; all at once where the scorer can.
 
     Raises:
         ScorerError: the scorer raises, or its outcome is neither None nor a number in [0, 1].
     """
-    result = scorer(reply, sample)
-    return replace(result, outcome=_outcome(result.outcome, scorer.name, sample))
+    if isinstance(scorer, Judge):
+        results = scorer.score_batch(replies, samples)
+    else:
+        results = [scorer(*pair) for pair in zip(replies, samples, strict=True)]
+    return [
+        replace(result, outcome=_outcome(result.outcome, scorer.name, sample))
+        for result, sample in zip(results, samples, strict=True)
+    ]
+
+
+def prepare(scorer: Scorer) -> None:
+    """Load what a scorer needs, so that one that cannot be had stops a run before it starts.
+
+    Raises:
+        ScorerError: a judge's weights or library cannot be had.
+    """
+    if isinstance(scorer, Judge):
+        scorer.prepare()
 
 
 def _outcome(value: object, scorer: str, sample: Sample) -> float | None:

@@ -51,7 +51,10 @@ def _options(*options: Decorator) -> Decorator:
 
 
 MODEL_OPTIONS = _options(
-    click.option("--model", help="Known name (see `models`), hub id or folder. [default: mini]"),
+    click.option(
+        "--model",
+        help="Known name (see `models`), hub id or folder; mini for built-in tasks and files.",
+    ),
     click.option("--sae", metavar="FOLDER", help="Folder of SAEs; a known model brings its own."),
     click.option("--raw", is_flag=True, help="Use residual dimensions instead of SAE latents."),
     click.option("--hook-shift", type=int, default=0, help="Steer this many blocks later."),
@@ -62,6 +65,9 @@ TASK_OPTIONS = _options(
     click.option("--scorer", metavar="NAME", help="Judge replies by this instead."),
     click.option("--max-new-tokens", type=int, help="Longest reply."),
     click.option("--filter-value", metavar="V", help="The variant V of a task, as bbq's disambig."),
+    click.option("--data", metavar="FOLDER", help="Local copy of a benchmark's data set."),
+    click.option("--few", type=int, default=0, help="Solved examples in front of every prompt."),
+    click.option("--chat", is_flag=True, help="Use the model's own chat template."),
     click.option("--seed", type=int, default=42, show_default=True),
     click.option("--batch-size", type=int, default=32, show_default=True),
     click.option("--test-limit", type=int, help="At most this many test samples."),

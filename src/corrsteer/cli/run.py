@@ -25,14 +25,16 @@ from corrsteer.evaluation import evaluate_on
 from corrsteer.models import KNOWN_MODELS, RAW, LanguageModel, load_model
 from corrsteer.report import write as write_report
 from corrsteer.report import write_figures
+from corrsteer.scoring import prepare
 from corrsteer.steering import Steering
-from corrsteer.tasks import Task, known_tasks, load_task
+from corrsteer.tasks import Task, known_tasks, load_task, mini
 from corrsteer.timing import Stopwatch
 from corrsteer.train import train
 
 Options = Mapping[str, Any]
 
-DEFAULT_MODEL = "mini"
+DEFAULT_MODEL, DEFAULT_BENCHMARK_MODEL = "mini", "gemma2b"
+"""The built-in one, and for benchmarks of the hub the paper's first."""
 BASELINE = "baseline"
 
 
@@ -164,7 +166,17 @@ def _load_task(name: str, options: Options) -> Task:
         if known not in known_tasks():
             raise SettingsError(f"--filter-value {variant}: there is no task {known!r}")
         name = known
-    return load_task(name, options["scorer"], options["seed"], options["max_new_tokens"])
+    task = load_task(
+        name,
+        options["scorer"],
+        options["seed"],
+        options["max_new_tokens"],
+        data=options["data"],
+        few=options["few"],
+        chat=options["chat"],
+    )
+    prepare(task.scorer)
+    return task
 
 
 def _load_guards(names: str | None, task: Task, options: Options) -> list[Task]:
@@ -181,12 +193,17 @@ def _load_model(options: Options) -> LanguageModel:
     if options["raw"] and options["sae"]:
         raise SettingsError("--raw and --sae exclude each other; give one of them")
     return load_model(
-        options["model"] or DEFAULT_MODEL,
+        options["model"] or _default_model(options["task"]),
         sae=RAW if options["raw"] else options["sae"],
         dtype=options["dtype"],
         device=options["device"],
         hook_shift=options["hook_shift"],
     )
+
+
+def _default_model(task: str) -> str:
+    built_in = task in mini.NAMES or task.endswith(".jsonl")
+    return DEFAULT_MODEL if built_in else DEFAULT_BENCHMARK_MODEL
 
 
 def _model_of(run: Run | None, options: Options) -> Options:

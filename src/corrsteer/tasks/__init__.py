@@ -24,6 +24,7 @@ from corrsteer.tasks import (
     xstest,
 )
 from corrsteer.tasks.base import Task
+from corrsteer.tasks.chats import as_chat
 from corrsteer.tasks.examples import with_examples
 
 __all__ = ["Sample", "Task", "known_tasks", "load_task"]
@@ -49,6 +50,7 @@ def load_task(
     max_new_tokens: int | None = None,
     data: str | Path | None = None,
     few: int = 0,
+    chat: bool = False,
 ) -> Task:
     """The task of that name, or the one that a `.jsonl` file describes.
 
@@ -59,6 +61,7 @@ def load_task(
         max_new_tokens: longest reply, in place of the task's own.
         data: a folder with a local copy of a benchmark, read in place of the hub.
         few: number of solved examples in front of every prompt.
+        chat: whether prompts are rendered by the model's own chat template.
 
     Raises:
         UnknownNameError: nothing is known under that name.
@@ -73,18 +76,20 @@ def load_task(
     if data is not None and str(name) not in _LOADERS:
         raise SettingsError(f"--data is for benchmarks of the hub ({', '.join(_LOADERS)})")
     if path.suffix == ".jsonl":
-        return with_examples(jsonl.load(path, judge, seed, max_new_tokens), few)
-    task = _load_known(str(name), seed, None if data is None else Path(data))
-    if judge is not None:
-        task = replace(task, scorer=judge)
-    if max_new_tokens is not None:
-        task = replace(task, max_new_tokens=max_new_tokens)
-    return with_examples(task, few)
+        task = jsonl.load(path, judge, seed, max_new_tokens)
+    else:
+        task = _load_known(str(name), seed, None if data is None else Path(data))
+        if judge is not None:
+            task = replace(task, scorer=judge)
+        if max_new_tokens is not None:
+            task = replace(task, max_new_tokens=max_new_tokens)
+    task = with_examples(task, few)
+    return as_chat(task) if chat else task
 
 
 def _load_known(name: str, seed: int, data: Path | None) -> Task:
     if name in _LOADERS:
-        return _LOADERS[name](name, seed, data)
+        return replace(_LOADERS[name](name, seed, data), shuffled=True)
     if name in mini.NAMES:
         return mini.load(name)
     if Path(name).exists():

@@ -27,6 +27,8 @@ class Task:
         description: one line for `corrsteer tasks`.
         reference: the reply that a sample's row gives as right, as it would follow the prompt;
             None where rows give none.
+        shuffled: whether the splits are in the seed's order already, so that a limit on samples
+            takes the first ones, as the paper's code does.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Task:
     guards: tuple[str, ...] = ()
     description: str = ""
     reference: Callable[[Sample], str] | None = None
+    shuffled: bool = False
 
     def __repr__(self) -> str:
         return (
