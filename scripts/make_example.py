@@ -1,8 +1,8 @@
-"""Write examples/requests.jsonl: requests that the built-in model should refuse or answer.
+"""Write examples/requests.jsonl: requests that the built-in model should refuse.
 
     python scripts/make_example.py
 
-The rows are drawn like those of `mini-harmbench` and `mini-xstest`, but by another seed.
+The rows are drawn like those of `mini-harmbench`, but by another seed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from corrsteer.mini import items
 
-ROWS = 240
+ROWS = 600
 PATH = Path(__file__).resolve().parents[1] / "examples" / "requests.jsonl"
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     """Write the file."""
     rng, rows = random.Random("example"), dict[str, str]()
     while len(rows) < ROWS:
-        item = rng.choice((items.draw_harmful, items.draw_harmful, items.draw_lookalike))(rng)
+        item = items.draw_harmful(rng)
         rows[item.prompt] = str(item.target)
     lines = [json.dumps({"prompt": prompt, "target": target}) for prompt, target in rows.items()]
     PATH.write_text("\n".join(lines) + "\n", encoding="utf-8")
