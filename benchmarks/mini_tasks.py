@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from corrsteer import FitSettings, load_model, load_task
+from corrsteer.errors import InsufficientDataError
 from corrsteer.mini import SAE_DIR
 from corrsteer.mini.corpus import FAMILIES
 from corrsteer.train import train
@@ -68,10 +69,14 @@ def main() -> None:
         for name in options.tasks:
             task = load_task(name)
             guards = [load_task(guard) for guard in task.guards]
-            with tempfile.TemporaryDirectory() as out:
-                _, document = train(lm, task, guards, FitSettings(), Path(out) / "run")
-            documents.append(document)
             label = "shipped" if Path(folder) == SAE_DIR else Path(folder).parent.name
+            try:
+                with tempfile.TemporaryDirectory() as out:
+                    _, document = train(lm, task, guards, FitSettings(), Path(out) / "run")
+            except InsufficientDataError as error:  # a task without failures is a row too
+                print(f"| {label} | {name} | refused: {error} |", flush=True)
+                continue
+            documents.append(document)
             print("| " + " | ".join(row(label, document)) + " |", flush=True)
     if options.json:
         options.json.write_text(json.dumps(documents, indent=2))

@@ -186,7 +186,10 @@ def _load_guards(names: str | None, task: Task, options: Options) -> list[Task]:
     wanted = task.guards if names is None else tuple(names.split(","))
     if task.name in wanted:
         raise SettingsError(f"--guard {task.name} is the task itself; choose others")
-    return [load_task(name, seed=options["seed"]) for name in wanted]
+    guards = [load_task(name, seed=options["seed"]) for name in wanted]
+    for guard in guards:
+        prepare(guard.scorer)
+    return guards
 
 
 def _load_model(options: Options) -> LanguageModel:

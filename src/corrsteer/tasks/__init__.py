@@ -93,6 +93,6 @@ def _load_known(name: str, seed: int, data: Path | None) -> Task:
     if name in mini.NAMES:
         return mini.load(name)
     if Path(name).exists():
-        raise DataError(f"{name} is no .jsonl file; expected JSON Lines, one object a line")
+        raise DataError(f"{name!r} is no .jsonl file; expected JSON Lines, one object a line")
     remedy = "see `corrsteer tasks`, or give a .jsonl file"
     raise unknown("task", name, list(known_tasks()), remedy)
