@@ -125,16 +125,7 @@ def test_package_data_is_small() -> None:
     assert sum(path.stat().st_size for path in files) < PACKAGE_LIMIT
 
 
-ALWAYS_RIGHT = pytest.mark.xfail(strict=True, reason="the model never follows rumour there yet")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=ALWAYS_RIGHT) if name == "mini-bbq-disambig" else name
-        for name in corpus.FAMILIES
-    ],
-)
+@pytest.mark.parametrize("name", corpus.FAMILIES)
 def test_the_recorded_baselines_leave_room_both_ways(name: str, record: dict[str, Any]) -> None:
     assert 0.2 <= record["baselines"][name] <= 0.85
 
