@@ -2,7 +2,7 @@
 
 Data sets have the hub's own schemas and rows made up here. Each lies where `load_dataset` looks
 while offline (the prepared Arrow cache); `heegyu/bbq`, which comes with a loading script, lies in
-the hub's file cache instead. The judges are tiny and random, under their real ids.
+the hub's file cache instead. Models, SAEs and judges are tiny and random, under their real ids.
 """
 
 import json
@@ -10,13 +10,21 @@ from pathlib import Path
 
 import datasets
 import huggingface_hub.constants
+import numpy as np
 import pyarrow as pa
 import torch
 from datasets import ClassLabel, Dataset, DatasetInfo, Features, List, Value
 from datasets.naming import camelcase_to_snakecase
 from datasets.splits import SplitDict, SplitInfo
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from safetensors.torch import save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     ModernBertConfig,
     ModernBertForSequenceClassification,
     PreTrainedTokenizerFast,
@@ -175,7 +183,24 @@ def gsm8k_row(i: int) -> dict:
     }
 
 
-def lay_out_data(home: Path) -> None:
+def mixed_mmlu_row(i: int) -> dict:
+    """A row whose answer is A, B or C by turns, for models that know nothing."""
+    choices = [str(i * k % 97) for k in range(2, 6)]
+    return {
+        "question": f"Which is {choices[i % 3]}?",
+        "subject": "counting",
+        "choices": choices,
+        "answer": i % 3,
+    }
+
+
+def small_sum_row(i: int) -> dict:
+    """A row whose answer the models of `lay_out_models` may happen to say."""
+    total = 1000 + i % 2
+    return {"question": f"On day {i}, what is 1,000 + {i % 2}?", "answer": f"#### {total:,}"}
+
+
+def lay_out_data(home: Path, mmlu_row=mmlu_row, gsm8k_row=gsm8k_row) -> None:
     """All data sets of the benchmarks."""
 
     def rows(make, count, first=0):
@@ -298,3 +323,170 @@ def use(monkeypatch, home: Path) -> None:
     """Have the libraries take `home` for the Hugging Face home, as HF_HOME does at their start."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", home / "datasets")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(home / "hub"))
+
+
+GEMMA, LLAMA, GPT2 = "google/gemma-2-2b-it", "meta-llama/Llama-3.1-8B", "openai-community/gpt2"
+MODEL_LAYERS = 2
+SEEDS = {GEMMA: 50, LLAMA: 1, GPT2: 1}
+"""Ones with which a model is sometimes right on the benchmarks that the tests run it on."""
+REPLIES = (" A", " B", " C", " 1000", " 1001")
+"""Tokens of more than one character, which the models prefer to say."""
+
+
+def lay_out_models(home: Path) -> None:
+    """Small random models under the real ids, with SAEs where sae-lens's directory looks for them.
+
+    Gemma Scope has a width of 2304 and 16,384 latents whatever is asked for, so the model has that
+    width too, and next to nothing else. What they reply depends on the prompt, is made of
+    `REPLIES`, and is sometimes right.
+    """
+    tokenizer = _reply_tokenizer()
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "num_hidden_layers": MODEL_LAYERS,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "max_position_embeddings": 2048,
+    }
+    torch.manual_seed(SEEDS[GEMMA])
+    gemma = Gemma2Config(
+        hidden_size=2304,
+        intermediate_size=64,
+        head_dim=16,
+        query_pre_attn_scalar=16,
+        tie_word_embeddings=False,  # with shared ones it would only repeat the last token
+        **sizes,
+    )
+    _write_model(home, GEMMA, Gemma2ForCausalLM(gemma), tokenizer)
+    torch.manual_seed(SEEDS[LLAMA])
+    llama = LlamaConfig(hidden_size=64, intermediate_size=64, head_dim=32, **sizes)
+    _write_model(home, LLAMA, LlamaForCausalLM(llama), tokenizer)
+    del sizes["num_key_value_heads"]
+    torch.manual_seed(SEEDS[GPT2])
+    gpt2 = GPT2Config(hidden_size=32, **sizes)
+    _write_model(home, GPT2, GPT2LMHeadModel(gpt2), tokenizer)
+    for kind, l0 in (("res", (105, 102)), ("mlp", (119, 105))):
+        folder = write_snapshot(home, "models", f"google/gemma-scope-2b-pt-{kind}", {})
+        for layer in range(MODEL_LAYERS):
+            place = folder / f"layer_{layer}" / "width_16k" / f"average_l0_{l0[layer]}"
+            _write_gemma_scope(place, seed=layer)
+    folder = write_snapshot(home, "models", "fnlp/Llama3_1-8B-Base-LXR-8x", {})
+    for layer in range(MODEL_LAYERS):
+        _write_llama_scope(folder / f"Llama3_1-8B-Base-L{layer}R-8x", layer)
+    folder = write_snapshot(home, "models", "jbloom/GPT2-Small-SAEs-Reformatted", {})
+    for layer in range(MODEL_LAYERS):
+        _write_gpt2_sae(folder / f"blocks.{layer}.hook_resid_pre", layer)
+
+
+def _reply_tokenizer() -> PreTrainedTokenizerFast:
+    special = ["<pad>", "<bos>", "<eos>", "<unk>"]
+    characters = [chr(code) for code in (10, *range(32, 127))]
+    vocabulary = {token: index for index, token in enumerate([*special, *characters, *REPLIES])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    pieces = "|".join([*REPLIES, r"[\s\S]"])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pieces), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+    )
+
+
+def _write_model(home: Path, repo: str, model, tokenizer) -> None:
+    """Random weights of a size at which the next token depends on the whole prompt."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2:
+                parameter.normal_(0, 4 * parameter.shape[-1] ** -0.5)
+            elif name.endswith("bias"):
+                parameter.zero_()
+        preferred = model.get_output_embeddings().weight
+        preferred[len(tokenizer) - len(REPLIES) :] *= 20
+        preferred[2] *= 15  # EOS
+    folder = write_snapshot(home, "models", repo, {})
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _random_sae(seed: int, d_in: int, d_sae: int, alive: int) -> dict[str, np.ndarray]:
+    """Weights of a JumpReLU SAE whose other latents are never active."""
+    random = np.random.default_rng(seed)
+    w_dec = np.zeros((d_sae, d_in), np.float32)
+    latents = np.sort(random.choice(d_sae, alive, replace=False))
+    directions = random.standard_normal((alive, d_in)).astype(np.float32)
+    w_dec[latents] = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    return {
+        "W_enc": np.ascontiguousarray(w_dec.T),
+        "W_dec": w_dec,
+        "b_enc": np.zeros(d_sae, np.float32),
+        "b_dec": np.zeros(d_in, np.float32),
+        "threshold": np.full(d_sae, 0.01, np.float32),
+    }
+
+
+def _write_gemma_scope(folder: Path, seed: int) -> None:
+    folder.mkdir(parents=True)
+    np.savez_compressed(folder / "params.npz", **_random_sae(seed, 2304, 16384, alive=24))
+
+
+def _write_llama_scope(folder: Path, layer: int) -> None:
+    sae = {name: torch.tensor(array) for name, array in _random_sae(layer, 64, 512, 512).items()}
+    (folder / "checkpoints").mkdir(parents=True)
+    weights = {
+        "encoder.weight": sae["W_enc"].T,
+        "encoder.bias": sae["b_enc"],
+        "decoder.weight": sae["W_dec"].T,
+        "decoder.bias": sae["b_dec"],
+    }
+    weights = {name: tensor.bfloat16().contiguous() for name, tensor in weights.items()}
+    save_file(weights, folder / "checkpoints" / "final.safetensors")
+    hook_point = f"blocks.{layer}.hook_resid_post"
+    config = {
+        "d_model": 64,
+        "d_sae": 512,
+        "hook_point_in": hook_point,
+        "hook_point_out": hook_point,
+        "jump_relu_threshold": 0.01,
+        "dataset_average_activation_norm": {"in": 8.0, "out": 8.0},
+    }
+    (folder / "hyperparams.json").write_text(json.dumps(config))
+
+
+def _write_gpt2_sae(folder: Path, layer: int) -> None:
+    folder.mkdir(parents=True)
+    sae = _random_sae(layer, 32, 64, 64)
+    del sae["threshold"]
+    save_file(
+        {name: torch.tensor(array) for name, array in sae.items()},
+        folder / "sae_weights.safetensors",
+    )
+    config = {
+        "architecture": "standard",
+        "d_in": 32,
+        "d_sae": 64,
+        "dtype": "float32",
+        "device": "cpu",
+        "hook_name": f"blocks.{layer}.hook_resid_pre",
+        "hook_layer": layer,
+        "hook_head_index": None,
+        "model_name": "gpt2-small",
+        "prepend_bos": True,
+        "activation_fn_str": "relu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "context_size": 128,
+        "finetuning_scaling_factor": False,
+        "dataset_path": "made-up",
+        "dataset_trust_remote_code": False,
+        "sae_lens_training_version": None,
+    }
+    (folder / "cfg.json").write_text(json.dumps(config))

@@ -332,7 +332,7 @@ def test_built_in_tasks_take_examples_too():
     plain, task = cs.load_task("probe-copy"), cs.load_task("probe-copy", few=1)
     shown = plain.fit[-1]
     assert task.test[0].prompt == f"{shown.prompt} {shown.target[0]}\n\n{plain.test[0].prompt}"
-    assert task == with_examples(plain, 1)
+    assert task.fit == with_examples(plain, 1).fit
 
 
 def test_a_chat_asks_the_same_in_one_message(offline, tasks):

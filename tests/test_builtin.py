@@ -90,7 +90,7 @@ from corrsteer.config import FitSettings
 from corrsteer.timing import peak_memory_mb
 
 lm, task = cs.load_model("mini"), cs.load_task("mini-mmlu")
-coders = load_coders(choose_handles(lm, None), lm.device)
+coders = load_coders(choose_handles(lm, None), lm)
 peaks = []
 for samples in (200, 2000):
     collection = collect(lm, task, task.fit[:samples], coders, FitSettings())

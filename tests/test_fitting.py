@@ -61,7 +61,7 @@ def whole_data(lm, task, coders, pool):
 @pytest.mark.parametrize("pool", ["max", "mean"])
 def test_collected_statistics_equal_a_whole_data_computation(lm, task, pool):
     settings = FitSettings(pool=pool, steer_pool="mean", batch_size=7)
-    coders = load_coders(choose_handles(lm, None), lm.device)
+    coders = load_coders(choose_handles(lm, None), lm)
     collection = collect(lm, task, task.fit, coders, settings)
     z, y = whole_data(lm, task, coders, pool)
     z_steer, _ = whole_data(lm, task, coders, "mean")
@@ -78,7 +78,7 @@ def test_collected_statistics_equal_a_whole_data_computation(lm, task, pool):
 
 
 def test_batch_size_changes_nothing_beyond_rounding(lm, task):
-    coders = load_coders(choose_handles(lm, None), lm.device)
+    coders = load_coders(choose_handles(lm, None), lm)
     runs = [
         collect(lm, task, task.fit, coders, FitSettings(batch_size=size)).statistics
         for size in (1, 30)
@@ -130,9 +130,8 @@ def test_every_strategy_makes_a_steering(lm, task, strategy):
 
 def test_p_keeps_what_raises_accuracy_alone(lm, task):
     run_a, run_p = (cs.fit(lm, task, strategy=strategy) for strategy in "AP")
-    coders = load_coders(choose_handles(lm, None), lm.device)
     bench = Bench(lm, task, "select")
-    rows = rows_of(set(run_a.features), coders)
+    rows = rows_of(set(run_a.features), lm.saes)
     alone = bench.compare([combine([feature], rows, lm) for feature in run_a.features])
     raising = [
         f for f, comparison in zip(run_a.features, alone, strict=True) if comparison.delta.value > 0
@@ -231,8 +230,7 @@ def test_run_folder_round_trips(lm, task, tmp_path):
 
 def test_controls_match_norm_and_hook_points(lm, task):
     run = cs.fit(lm, task, strategy="A")
-    coders = load_coders(choose_handles(lm, None), lm.device)
-    controls = random_controls(run.steering, run.statistics, coders, 5, seed=1)
+    controls = random_controls(run.steering, run.statistics, lm.saes, 5, seed=1)
     assert len(controls) == 5
     for control in controls:
         assert list(control.vectors) == list(run.steering.vectors)
@@ -240,6 +238,6 @@ def test_controls_match_norm_and_hook_points(lm, task):
             own = run.steering.vectors[hook]
             torch.testing.assert_close(vector.norm(), own.norm())
             assert not torch.allclose(vector, own)
-    again = random_controls(run.steering, run.statistics, coders, 5, seed=1)
+    again = random_controls(run.steering, run.statistics, lm.saes, 5, seed=1)
     hook = next(iter(run.steering.vectors))
     assert torch.equal(again[4].vectors[hook], controls[4].vectors[hook])

@@ -17,7 +17,7 @@ LAYERS = [
     ["pooling", "correlation", "significance"],
     ["metrics", "selection"],
     # B. edges: each the only place of its kind
-    ["judges"],
+    ["judges", "explanations"],
     ["saes", "hooks", "tasks"],
     ["generation"],
     ["models", "branching"],

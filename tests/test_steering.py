@@ -73,10 +73,8 @@ def test_a_bare_transformers_model_is_steered_alike(lm, prompts):
 
 def test_features_at_one_hook_point_add(lm):
     features = [feature(1, 3, 2.0), feature(1, 5, -1.0), feature(0, 7, 0.5)]
-    coders = {handle.hook_point: handle.load(torch.device("cpu")) for handle in lm.saes}
-    rows = {
-        f.key: coders[HookPoint.parse(f.hook_point)].decoder_rows([f.latent])[0] for f in features
-    }
+    saes = {handle.hook_point.name: handle for handle in lm.saes}
+    rows = {f.key: saes[f.hook_point].decoder_rows([f.latent])[0] for f in features}
     combined = combine(features, rows, lm)
     expected = 2.0 * rows[features[0].key] - rows[features[1].key]
     torch.testing.assert_close(combined.vectors[AT], expected)

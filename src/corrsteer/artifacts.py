@@ -29,6 +29,7 @@ from corrsteer.files import cannot_write, write_whole
 from corrsteer.hook_points import HookPoint
 from corrsteer.selection import FEATURES, Feature
 from corrsteer.steering import FILE_NAME, Steering
+from corrsteer.tasks import TaskOptions
 
 SCHEMA = "corrsteer.run/1"
 RUN_FILE = "run.json"
@@ -51,6 +52,7 @@ class Provenance:
         max_new_tokens: longest reply.
         guards: names of guard tasks.
         versions: library -> version.
+        task_options: how the task was asked for.
     """
 
     model: str
@@ -63,6 +65,7 @@ class Provenance:
     max_new_tokens: int
     guards: tuple[str, ...]
     versions: Mapping[str, str]
+    task_options: TaskOptions = field(default_factory=TaskOptions)
 
 
 @dataclass

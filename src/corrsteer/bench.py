@@ -124,6 +124,7 @@ class Bench:
     ):
         self.lm, self.task, self.progress = lm, task, progress
         self.samples = limited(getattr(task, split), limit, seed, task.shuffled)
+        self._decoder = lm.decoder_for(task.allowed_replies)
         self._batch_size = batch_size
         self._split = split
         if not self.samples:
@@ -183,7 +184,7 @@ class Bench:
         with self._stage(name) as advance:
             for batch in self._batches():
                 prompts = [self._prompts[index] for index in batch]
-                decoded = greedy(self.lm.decoder, prompts, self.task.max_new_tokens)
+                decoded = greedy(self._decoder, prompts, self.task.max_new_tokens)
                 for index, reply in zip(batch, decoded, strict=True):
                     replies[index] = reply
                 advance(len(batch))
@@ -196,7 +197,7 @@ class Bench:
         with self._stage(name) as advance:
             for batch in self._batches():
                 decoded = branch(
-                    self.lm.decoder,
+                    self._decoder,
                     [self._prompts[index] for index in batch],
                     [drafts[index] for index in batch],
                     arms,

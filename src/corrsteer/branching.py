@@ -21,7 +21,6 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from corrsteer.errors import NonFiniteError
 from corrsteer.generation import Decoder, pad_left
 from corrsteer.hook_points import HookPoint
 from corrsteer.hooks import tapped
@@ -168,7 +167,7 @@ def _shared_pass(
         1, len(arms)
     )
     tokens = torch.full(needed.shape, -1, dtype=torch.int64, device=device)
-    tokens[needed] = _greedy_tokens(model, hidden[needed])
+    tokens[needed] = _greedy_tokens(decoder, hidden[needed.to(hidden.device)]).to(device)
     return _Pass(
         tokens=tokens.view(len(prompts), len(arms), queries).transpose(0, 1),
         keys=[layer.keys for layer in cache.layers],
@@ -252,22 +251,21 @@ def _base_model(model: Any) -> Any:
     return getattr(model, model.base_model_prefix)
 
 
-def _greedy_tokens(model: Any, hidden: Float[Tensor, "rows d_model"]) -> Int64[Tensor, " rows"]:
+def _greedy_tokens(
+    decoder: Decoder, hidden: Float[Tensor, "rows d_model"]
+) -> Int64[Tensor, " rows"]:
     """The likeliest token after each hidden state, a block of rows at a time.
 
     Raises:
         NonFiniteError: logits hold NaN.
     """
+    model: Any = decoder.model
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     chosen = []
     for rows in torch.split(hidden, LOGIT_ROWS):
         logits = model.get_output_embeddings()(rows)
         logits = torch.tanh(logits / cap) * cap if cap is not None else logits
-        if torch.isnan(logits).any():
-            raise NonFiniteError(
-                "the model's logits hold NaN; try --dtype float32, and a smaller --strength"
-            )
-        chosen.append(logits.argmax(-1))
+        chosen.append(decoder.choose(logits))
     return torch.cat(chosen)
 
 
@@ -307,7 +305,7 @@ def _go_on(
             ).last_hidden_state[:, -1]
         said = said + 1
         stay = []
-        for index, token in enumerate(_greedy_tokens(model, hidden).tolist()):
+        for index, token in enumerate(_greedy_tokens(decoder, hidden).tolist()):
             if token not in eos:
                 rows[index].reply.append(token)
                 if len(rows[index].reply) < max_new_tokens:
@@ -319,7 +317,7 @@ def _go_on(
                 tensor[keep] for tensor in (prompts, arm_of, said, seen, positions)
             )
             if rows:
-                cache.batch_select_indices(keep)
+                cache.batch_select_indices(keep.cpu())
 
 
 def _row_tap(vectors: Float[Tensor, "rows d_model"]) -> Callable[[Tensor], Tensor]:

@@ -64,9 +64,9 @@ def choose_handles(lm: LanguageModel, layers: Sequence[int] | None) -> list[SAEH
     return [handle for handle in lm.saes if handle.layer in layers]
 
 
-def load_coders(handles: Sequence[SAEHandle], device: torch.device) -> dict[HookPoint, SparseCoder]:
-    """The SAEs of some handles, loaded one at a time."""
-    return {handle.hook_point: handle.load(device) for handle in handles}
+def load_coders(handles: Sequence[SAEHandle], lm: LanguageModel) -> dict[HookPoint, SparseCoder]:
+    """The SAEs of some handles, loaded one at a time, each where its block is."""
+    return {h.hook_point: h.load(lm.device_of(h.hook_point)) for h in handles}
 
 
 def collect(
@@ -87,15 +87,17 @@ def collect(
     if not samples:
         raise DataError(f"the fit split of {task.name} is empty; give it rows")
     statistics = {
-        hook: StreamingCorrelation(coder.d_sae, lm.device) for hook, coder in coders.items()
+        hook: StreamingCorrelation(coder.d_sae, lm.device_of(hook))
+        for hook, coder in coders.items()
     }
     prompts = [lm.prompt_ids(sample) for sample in samples]
+    decoder = lm.decoder_for(task.allowed_replies)
     unscored = 0
     with progress.stage(f"{task.name} fit: collect", len(samples)) as advance:
         for batch in length_batches([len(ids) for ids in prompts], settings.batch_size):
-            pooler = BatchPooler(coders, len(batch), settings, lm.device)
+            pooler = BatchPooler(coders, len(batch), settings, lm)
             replies = greedy_with_residuals(
-                lm.decoder,
+                decoder,
                 [prompts[index] for index in batch],
                 task.max_new_tokens,
                 list(coders),
@@ -137,7 +139,7 @@ class BatchPooler:
         coders: Mapping[HookPoint, SparseCoder],
         batch: int,
         settings: FitSettings,
-        device: torch.device,
+        lm: LanguageModel,
     ):
         self._coders = coders
         self._buffer: list[Residuals] = []
@@ -145,7 +147,9 @@ class BatchPooler:
         self._most_rows = max(BUFFER_BYTES // (4 * widest), 1)
         kinds = dict.fromkeys((settings.pool, settings.steer_pool))
         self._pools = {
-            hook: {kind: RunningPool(kind, batch, coder.d_sae, device) for kind in kinds}
+            hook: {
+                kind: RunningPool(kind, batch, coder.d_sae, lm.device_of(hook)) for kind in kinds
+            }
             for hook, coder in coders.items()
         }
         self._kinds = settings.pool, settings.steer_pool
@@ -179,7 +183,7 @@ class BatchPooler:
             encoded = coder.encode(torch.cat([step.at[hook] for step in self._buffer]))
             for step, z in zip(self._buffer, torch.split(encoded, lengths), strict=True):
                 for pool in self._pools[hook].values():
-                    pool.update(step.rows, z)
+                    pool.update(step.rows.to(z.device), z)
         self._buffer.clear()
 
 

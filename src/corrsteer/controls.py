@@ -5,22 +5,24 @@ Changes when controls are drawn in another way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from corrsteer.correlation import StreamingCorrelation
 from corrsteer.errors import InsufficientDataError
 from corrsteer.hook_points import HookPoint
-from corrsteer.saes import SparseCoder
+from corrsteer.saes import SAEHandle
 from corrsteer.steering import Steering
 
 
 def random_controls(
     steering: Steering,
     statistics: Mapping[str, StreamingCorrelation],
-    coders: Mapping[HookPoint, SparseCoder],
+    handles: Sequence[SAEHandle],
     draws: int,
     seed: int,
 ) -> list[Steering]:
@@ -33,7 +35,7 @@ def random_controls(
     Args:
         steering: what they are controls of.
         statistics: hook point name -> statistics that say which latents are active.
-        coders: the SAEs.
+        handles: the model's SAEs.
         draws: number of controls.
         seed: of the draws.
 
@@ -41,26 +43,29 @@ def random_controls(
         InsufficientDataError: too few latents are active at a hook point.
     """
     generator = torch.Generator().manual_seed(seed)
-    controls = []
-    for _ in range(draws):
-        vectors: dict[HookPoint, Tensor] = {}
-        for hook, vector in steering.vectors.items():
-            own = [f.latent for f in steering.features if f.hook_point == hook.name]
-            latents = _draw(statistics[hook.name], own, hook, generator)
-            direction = coders[hook].decoder_rows(latents).sum(0)
-            norm = direction.norm()
-            vectors[hook] = direction * (vector.norm() / norm) if norm > 0 else direction
-        controls.append(
-            Steering(
-                vectors,
-                (),
-                steering.model,
-                steering.revision,
-                steering.positions,
-                steering.strength,
-            )
-        )
-    return controls
+    own = {
+        hook: [f.latent for f in steering.features if f.hook_point == hook.name]
+        for hook in steering.vectors
+    }
+    drawn = [
+        {hook: _draw(statistics[hook.name], own[hook], hook, generator) for hook in own}
+        for _ in range(draws)
+    ]
+    vectors: list[dict[HookPoint, Tensor]] = [{} for _ in range(draws)]
+    for handle in handles:
+        hook = handle.hook_point
+        if hook in own:
+            # read together, for each read goes through the whole of W_dec
+            rows = handle.decoder_rows([latent for draw in drawn for latent in draw[hook]])
+            norm = steering.vectors[hook].norm()
+            for control, directions in zip(vectors, torch.split(rows, len(own[hook])), strict=True):
+                control[hook] = _of_norm(directions.sum(0), norm)
+    return [replace(steering, vectors=control, features=()) for control in vectors]
+
+
+def _of_norm(direction: Float[Tensor, " d_model"], norm: Tensor) -> Float[Tensor, " d_model"]:
+    own = direction.norm()
+    return direction * (norm / own) if own > 0 else direction
 
 
 def _draw(

@@ -6,7 +6,7 @@ Changes when the order of its steps does.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,10 +16,9 @@ from corrsteer.artifacts import Provenance, Run
 from corrsteer.bench import Bench, limited
 from corrsteer.collect import Collection, choose_handles, collect, load_coders
 from corrsteer.config import FitSettings
-from corrsteer.hook_points import HookPoint
 from corrsteer.models import LanguageModel
 from corrsteer.progress import SILENT, Progress
-from corrsteer.saes import SAEHandle, SparseCoder
+from corrsteer.saes import SAEHandle
 from corrsteer.search import Search, Searcher, Trial
 from corrsteer.selection import Feature, Place, Ranking, rank
 from corrsteer.steering import Steering
@@ -60,14 +59,14 @@ def fit(
     handles = choose_handles(lm, chosen.layers)
     bench, guard_benches = _benches(lm, task, guards, chosen, progress)
     with watch.timing("load"):
-        coders = load_coders(handles, lm.device)
+        coders = load_coders(handles, lm)
     with watch.timing("collect"):
         samples = limited(task.fit, chosen.samples, chosen.seed, task.shuffled)
         collection = collect(lm, task, samples, coders, chosen, progress)
     with watch.timing("select"):
         places = {h.hook_point: Place(h.layer, h.neuronpedia) for h in handles}
         ranking = rank(collection.statistics, chosen.coefficient, places)
-        rows = decoder_rows(ranking, coders, chosen.near_ties)
+        rows = decoder_rows(ranking, handles, chosen.near_ties)
     with watch.timing("validate"):
         search = Searcher(bench, guard_benches, ranking, rows, chosen).run()
     steering = _steering(search, chosen, lm)
@@ -108,23 +107,22 @@ def _benches(
 
 
 def decoder_rows(
-    ranking: Ranking, coders: Mapping[HookPoint, SparseCoder], near_ties: int
+    ranking: Ranking, handles: Sequence[SAEHandle], near_ties: int
 ) -> dict[tuple[str, int], Tensor]:
     """W_dec of every feature that a strategy may use, each [d_model]."""
     features = {*ranking.best_per_layer(), *ranking.near_ties(near_ties)}
-    return rows_of(features, coders)
+    return rows_of(features, handles)
 
 
-def rows_of(
-    features: Set[Feature], coders: Mapping[HookPoint, SparseCoder]
-) -> dict[tuple[str, int], Tensor]:
+def rows_of(features: Set[Feature], handles: Sequence[SAEHandle]) -> dict[tuple[str, int], Tensor]:
     """W_dec of some features, by `Feature.key`."""
     rows: dict[tuple[str, int], Tensor] = {}
-    for hook, coder in coders.items():
-        latents = [feature.latent for feature in features if feature.hook_point == hook.name]
+    for handle in handles:
+        hook = handle.hook_point.name
+        latents = [feature.latent for feature in features if feature.hook_point == hook]
         if latents:
-            keys = [(hook.name, latent) for latent in latents]
-            rows |= zip(keys, coder.decoder_rows(latents), strict=True)
+            keys = [(hook, latent) for latent in latents]
+            rows |= zip(keys, handle.decoder_rows(latents), strict=True)
     return rows
 
 
@@ -149,6 +147,7 @@ def _provenance(
         scorer=task.scorer.name,
         max_new_tokens=task.max_new_tokens,
         guards=tuple(guard.name for guard in guards),
+        task_options=task.options,
         versions={name: found for name in LIBRARIES if (found := _version(name))},
     )
 

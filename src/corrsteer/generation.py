@@ -32,11 +32,29 @@ class Decoder:
         model: a causal language model of transformers.
         pad_id: id that fills batches behind the attention mask.
         eos_ids: ids that end a reply.
+        allowed: the only ids that a reply may be made of; None for all.
     """
 
     model: Any
     pad_id: int
     eos_ids: frozenset[int]
+    allowed: tuple[int, ...] | None = None
+
+    def choose(self, logits: Float[Tensor, "rows vocabulary"]) -> Int64[Tensor, " rows"]:
+        """The likeliest token of each row, of those allowed.
+
+        Raises:
+            NonFiniteError: the logits hold NaN.
+        """
+        if torch.isnan(logits).any():
+            raise NonFiniteError(
+                "the model's logits hold NaN; try --dtype float32, and a smaller --strength if "
+                "steered"
+            )
+        if self.allowed is None:
+            return logits.argmax(-1)
+        ids = torch.tensor(self.allowed, device=logits.device)
+        return ids[logits[:, ids].argmax(-1)]
 
 
 @dataclass(frozen=True)
@@ -154,7 +172,7 @@ def _decode(
             use_cache=not one_pass,
             logits_to_keep=1,
         ).logits[:, -1]
-        token = _argmax(logits)
+        token = decoder.choose(logits).to(device)
         finished = finished | torch.isin(token, eos)
         if on_step is not None:
             on_step(rows, ~finished, mask.bool() if step == 0 else None)
@@ -163,7 +181,7 @@ def _decode(
             break
         if cache is not None and finished.float().mean() >= LEAVE_BATCH_SHARE:
             stay = (~finished).nonzero()[:, 0]
-            cache.batch_select_indices(stay)
+            cache.batch_select_indices(stay.cpu())  # whose layers may lie on several devices
             rows, token, mask, position_ids, finished = (
                 tensor[stay] for tensor in (rows, token, mask, position_ids, finished)
             )
@@ -171,14 +189,6 @@ def _decode(
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         position_ids = position_ids[:, -1:] + 1
     return [[token for token in reply if token >= 0] for reply in replies.tolist()]
-
-
-def _argmax(logits: Float[Tensor, "rows vocabulary"]) -> Int64[Tensor, " rows"]:
-    if torch.isnan(logits).any():
-        raise NonFiniteError(
-            "the model's logits hold NaN; try --dtype float32, and a smaller --strength if steered"
-        )
-    return logits.argmax(-1)
 
 
 def pad_left(

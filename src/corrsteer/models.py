@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ import torch
 
 from corrsteer.errors import CorrSteerError, ModelError, SAEError, UnknownNameError
 from corrsteer.generation import Decoder, greedy, length_batches
+from corrsteer.hook_points import HookPoint
 from corrsteer.hooks import find_blocks
 from corrsteer.mini import MODEL_DIR, SAE_DIR
 from corrsteer.saes import SAEHandle, is_release, local_saes, raw_residuals, released_saes
 from corrsteer.samples import Sample
+
+AUTO_DEVICE = "auto"
+"""Given as the device, spreads a model over all there are."""
 
 RAW = "raw"
 """Given as the SAE, takes the residual stream's own dimensions."""
@@ -108,6 +113,38 @@ class LanguageModel:
         device: torch.device = self.model.get_input_embeddings().weight.device
         return device
 
+    def device_of(self, hook_point: HookPoint) -> torch.device:
+        """Where a block is, and so the SAE that reads it."""
+        block = find_blocks(self.model)[hook_point.layer]
+        return next(block.parameters()).device
+
+    def decoder_for(self, letters: str) -> Decoder:
+        """The decoder, with each reply's tokens chosen among these letters alone.
+
+        Args:
+            letters: with or without a space before them; "" for any token.
+
+        Raises:
+            ModelError: the tokenizer has no single token for one of them.
+        """
+        if not letters:
+            return self.decoder
+        allowed = set()
+        for letter in letters:
+            spellings = [
+                self.tokenizer(text, add_special_tokens=False)["input_ids"]
+                for text in (letter, f" {letter}")
+            ]
+            tokens = {ids[0] for ids in spellings if len(ids) == 1}
+            tokens -= {self.tokenizer.unk_token_id}
+            if not tokens:
+                raise ModelError(
+                    f"the tokenizer of {self.id} has no single token for {letter!r}; "
+                    "leave --select-token out"
+                )
+            allowed |= tokens
+        return replace(self.decoder, allowed=tuple(sorted(allowed)))
+
     @cached_property
     def decoder(self) -> Decoder:
         """Model and special ids, as decoding needs them.
@@ -131,12 +168,18 @@ class LanguageModel:
     def prompt_ids(self, sample: Sample) -> list[int]:
         """Token ids of a sample's prompt, with the special tokens that the tokenizer adds.
 
+        BOS comes first, also where the tokenizer adds none, if the SAEs were trained so.
+
         Raises:
             ModelError: a chat for a model without a chat template, or a prompt without tokens.
         """
         if sample.messages is not None:
-            return self._chat_ids(sample)
-        ids = [int(token) for token in self.tokenizer(sample.prompt)["input_ids"]]
+            ids = self._chat_ids(sample)
+        else:
+            ids = [int(token) for token in self.tokenizer(sample.prompt)["input_ids"]]
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and ids[:1] != [bos] and any(sae.prepend_bos for sae in self.saes):
+            ids = [bos, *ids]
         if not ids:
             raise ModelError(
                 f"sample {sample.id!r}: the prompt has no tokens; expected at least one"
@@ -200,7 +243,8 @@ def load_model(
         sae: a folder of SAEs in sae-lens's format, a release of its directory (`RELEASE` or
             `RELEASE:PATTERN`), or `raw` for none; a known model brings its own.
         dtype: float32, bfloat16 or float16; bfloat16 on a GPU and float32 on a CPU by default.
-        device: cpu, cuda, cuda:1, mps; the best there is by default.
+        device: cpu, cuda, cuda:1, mps; the best there is by default. `auto` spreads the blocks over
+            all GPUs, and the memory beside them if need be (needs accelerate).
         hook_shift: read and steer this many blocks later than the SAEs say.
 
     Raises:
@@ -208,24 +252,47 @@ def load_model(
         ModelError, SAEError: it cannot be loaded, or the parts do not fit.
     """
     known = KNOWN_MODELS.get(name)
-    where = _device(device)
+    spread = device == AUTO_DEVICE
+    where = _device(None if spread else device)
     path = known.id if known else name
     _quiet_transformers()
+    placing = _device_map() if spread else {}
     tokenizer = _load(name, path, "AutoTokenizer")
-    model = _load(name, path, "AutoModelForCausalLM", dtype=_dtype(dtype, where))
-    model = model.eval().requires_grad_(False).to(where)
+    model = _load(name, path, "AutoModelForCausalLM", dtype=_dtype(dtype, where), **placing)
+    model = model.eval().requires_grad_(False)
+    model = model if spread else model.to(where)
     lm = LanguageModel(
         model=model,
         tokenizer=tokenizer,
         id=name,
-        revision=getattr(model.config, "_commit_hash", None),
+        revision=_revision(path),
         hook_shift=hook_shift,
     )
     source = sae or (known.sae if known else None)
     if source is not None:
         lm.saes = find_saes(source, lm.d_model, lm.n_layers, hook_shift)
         lm.sae_source = name if known and sae is None else source
+        _tell_if_trained_elsewhere(lm.saes, path)
     return lm
+
+
+def _tell_if_trained_elsewhere(saes: Sequence[SAEHandle], model: str) -> None:
+    """Say so where the SAEs name a model that neither is nor begins like this one.
+
+    SAEs of a base model are often used on its instruction-tuned sibling, and one model goes by
+    several names, so this is no reason to refuse.
+    """
+    asked = model.rpartition("/")[2].lower()
+    for trained_on in {sae.trained_on for sae in saes if sae.trained_on}:
+        named = trained_on.rpartition("/")[2].lower()
+        if not Path(model).exists() and not (asked.startswith(named) or named.startswith(asked)):
+            log.info("the SAEs say they were trained on %s, not on %s", trained_on, model)
+
+
+def _device_map() -> dict[str, str]:
+    if find_spec("accelerate") is None:
+        raise ModelError("--device auto needs accelerate; pip install accelerate")
+    return {"device_map": AUTO_DEVICE}
 
 
 def find_saes(source: str, d_model: int, n_layers: int, hook_shift: int = 0) -> list[SAEHandle]:
@@ -275,6 +342,16 @@ def _load(name: str, path: str, kind: str, **options: Any) -> Any:
             f"model {name!r} cannot be loaded: {reason[:300]}; check the name, the network "
             "and that you are logged in if it is gated"
         ) from error
+
+
+def _revision(path: str) -> str | None:
+    """The commit of the hub that a model was read at; None for a folder."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(path).exists():
+        return None
+    config = try_to_load_from_cache(path, "config.json")
+    return Path(config).parent.name if isinstance(config, str) else None
 
 
 def _quiet_transformers() -> None:

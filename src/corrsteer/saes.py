@@ -1,12 +1,13 @@
 """Loading SAEs: the only place that knows sae-lens.
 
-Changes when SAEs come from another source. What the rest of the package needs of an SAE is
-`SparseCoder`: encode residuals, and give single rows of `W_dec`.
+Changes when SAEs come from another source. What the rest of the package needs of an SAE is to
+encode residuals (`SparseCoder`), and single rows of `W_dec` (`SAEHandle.decoder_rows`).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -21,10 +22,15 @@ from torch import Tensor
 from corrsteer.errors import SAEError
 from corrsteer.hook_points import HookPoint
 
+_SITE = re.compile(r"hook_\w+")
+"""What tells SAEs of one layer apart in the ids of releases that have several sites."""
+
+log = logging.getLogger(__name__)
+
 
 @runtime_checkable
 class SparseCoder(Protocol):
-    """What steering needs of an SAE.
+    """What collecting needs of an SAE.
 
     Attributes:
         d_sae: number of latents.
@@ -36,10 +42,6 @@ class SparseCoder(Protocol):
         """Activations of every latent, in float32 or wider."""
         ...
 
-    def decoder_rows(self, latents: Sequence[int]) -> Float[Tensor, "latents d_model"]:
-        """Rows of `W_dec`, in float32 on the CPU."""
-        ...
-
 
 @dataclass(frozen=True)
 class SAEHandle:
@@ -49,65 +51,84 @@ class SAEHandle:
         layer: the layer that the SAE is named by.
         hook_point: where it is read and steered.
         source: id in its release, or folder; what a run records.
-        load: reads the weights onto a device.
+        load: reads the encoder onto a device.
+        decoder_rows: reads rows of `W_dec`, in float32 on the CPU; [latents, d_model].
         neuronpedia: `model/source` of its pages there, or None.
+        trained_on: the model that it says it was trained on, or None.
+        prepend_bos: whether it was trained on texts that begin with the BOS token.
     """
 
     layer: int
     hook_point: HookPoint
     source: str
     load: Callable[[torch.device], SparseCoder]
+    decoder_rows: Callable[[Sequence[int]], Tensor]
     neuronpedia: str | None = None
+    trained_on: str | None = None
+    prepend_bos: bool = False
 
 
 class LensSAE:
     """A sae-lens SAE behind the `SparseCoder` interface.
 
     It encodes in the SAE's own dtype, but no lower than float32. `W_dec`, half of the weights, is
-    not needed to encode, so it is let go and read again when rows of it are asked for.
+    not needed to encode, so it is let go.
     """
 
     def __init__(self, name: str, read: Callable[[str], Any], device: torch.device):
-        self._name, self._read = name, read
-        self._sae = self._checked(str(device))
+        self._sae = _read_sae(name, read, str(device))
         self.d_sae = int(self._sae.cfg.d_sae)
         self._sae.W_dec.data = torch.empty(0)
+        _check_finite(name, self._sae.state_dict())
 
     def encode(self, x: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_sae"]:
         """Activations by the SAE's own `encode`."""
         activations: Tensor = self._sae.encode(x)
         return activations
 
-    def decoder_rows(self, latents: Sequence[int]) -> Float[Tensor, "latents d_model"]:
-        """Rows of `W_dec`, in float32 on the CPU."""
-        rows: Tensor = self._checked("cpu").W_dec.detach()[list(latents)]
-        return rows.float()
 
-    def _checked(self, device: str) -> Any:
-        """The whole SAE.
+def _lens_rows(
+    name: str, read: Callable[[str], Any], latents: Sequence[int]
+) -> Float[Tensor, "latents d_model"]:
+    """Rows of `W_dec` of a sae-lens SAE, in float32 on the CPU.
 
-        Raises:
-            SAEError: it cannot be loaded, is of a kind that cannot steer, or holds NaN.
-        """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # third-party deprecations at import
-            try:
-                sae = self._read(device)
-            except Exception as error:  # loaders of many formats raise many kinds
-                reason = " ".join(str(error).split())[:300]
-                raise SAEError(
-                    f"SAE {self._name} cannot be loaded: {reason}; check the network and download "
-                    "it again"
-                ) from error
-        normalisation = sae.cfg.normalize_activations
-        if normalisation not in ("none", None):
+    Raises:
+        SAEError: it cannot be loaded, or one of them holds NaN.
+    """
+    rows: Tensor = _read_sae(name, read, "cpu").W_dec.detach()[list(latents)].float()
+    _check_finite(name, {"W_dec": rows})
+    return rows
+
+
+def _read_sae(name: str, read: Callable[[str], Any], device: str) -> Any:
+    """The whole SAE.
+
+    Raises:
+        SAEError: it cannot be loaded, or is of a kind that cannot steer.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # third-party deprecations at import
+        try:
+            sae = read(device)
+        except Exception as error:  # loaders of many formats raise many kinds
+            reason = " ".join(str(error).split())[:300]
             raise SAEError(
-                f"SAE {self._name} normalises activations by {normalisation!r}, so rows of W_dec "
-                "are not in units of the residual stream; choose SAEs without normalisation"
-            )
-        if not all(torch.isfinite(tensor).all() for tensor in sae.state_dict().values()):
-            raise SAEError(f"SAE {self._name} has NaN or infinity in its weights; download again")
-        return (sae.float() if sae.dtype.itemsize < 4 else sae).requires_grad_(False)
+                f"SAE {name} cannot be loaded: {reason}; check the network and download it again"
+            ) from error
+    normalisation = sae.cfg.normalize_activations
+    if normalisation not in ("none", None):
+        raise SAEError(
+            f"SAE {name} normalises activations by {normalisation!r}, so rows of W_dec are not in "
+            "units of the residual stream; choose SAEs without normalisation"
+        )
+    return (sae.float() if sae.dtype.itemsize < 4 else sae).requires_grad_(False)
+
+
+def _check_finite(name: str, weights: Mapping[str, Tensor]) -> None:
+    for tensor in weights.values():
+        # the extremes say it in one pass over the weights, without a mask of their size
+        if tensor.numel() and not torch.isfinite(torch.stack(torch.aminmax(tensor))).all():
+            raise SAEError(f"SAE {name} has NaN or infinity in its weights; download it again")
 
 
 class ResidualDimensions:
@@ -120,10 +141,6 @@ class ResidualDimensions:
         """The residuals themselves, in float32."""
         return x.float()
 
-    def decoder_rows(self, latents: Sequence[int]) -> Float[Tensor, "latents d_model"]:
-        """Unit vectors along the dimensions."""
-        return torch.eye(self.d_sae)[list(latents)]
-
 
 def raw_residuals(d_model: int, n_layers: int, hook_shift: int = 0) -> list[SAEHandle]:
     """One handle a block that takes the dimensions of resid_post themselves for latents."""
@@ -133,6 +150,7 @@ def raw_residuals(d_model: int, n_layers: int, hook_shift: int = 0) -> list[SAEH
             hook_point=HookPoint(layer + hook_shift, "resid_post"),
             source="raw",
             load=lambda device: ResidualDimensions(d_model),
+            decoder_rows=lambda latents: torch.eye(d_model)[list(latents)],
         )
         for layer in range(n_layers)
     ]
@@ -192,7 +210,8 @@ def released_saes(spec: str, d_model: int, n_layers: int, hook_shift: int = 0) -
         spec: `RELEASE`, or `RELEASE:PATTERN` where the release has several SAEs a layer; PATTERN is
             an SAE id with `{L}` in the layer's place.
         d_model: width of the model they must fit.
-        n_layers: number of its blocks; SAEs of later layers are refused.
+        n_layers: number of its blocks. SAEs of later layers are left out, with a notice, so that a
+            model cut short can be steered by the SAEs of the whole one.
         hook_shift: read and steer this many blocks later than the SAEs say.
 
     Raises:
@@ -201,8 +220,17 @@ def released_saes(spec: str, d_model: int, n_layers: int, hook_shift: int = 0) -
     from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
 
     release, _, pattern = spec.partition(":")
+    ids = _released_ids(release, pattern)
+    within = {sae_id: layer for sae_id, layer in ids.items() if layer < n_layers}
+    if len(within) < len(ids):
+        log.info(
+            "%s: %d SAEs are of layers after the model's last, %d, and are left out",
+            release,
+            len(ids) - len(within),
+            n_layers - 1,
+        )
     handles = []
-    for sae_id in _released_ids(release, pattern):
+    for sae_id in within:
         name = f"{release} {sae_id}"
         try:
             config = load_sae_config_from_huggingface(release, sae_id)
@@ -224,27 +252,30 @@ def is_release(spec: str) -> bool:
     return spec.partition(":")[0] in get_pretrained_saes_directory()
 
 
-def _released_ids(release: str, pattern: str) -> list[str]:
-    """The SAE ids of a release that match the pattern, one a layer.
+def _released_ids(release: str, pattern: str) -> dict[str, int]:
+    """The SAE ids of a release that match the pattern, one a layer, with their layers.
 
     Raises:
         SAEError: none does, or there are several a layer and no pattern.
     """
     from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
-    ids = list(get_pretrained_saes_directory()[release].saes_map)
-    if pattern:
-        wanted = re.compile(re.escape(pattern).replace(re.escape("{L}"), r"\d+"))
-        ids = [sae_id for sae_id in ids if wanted.fullmatch(sae_id)]
-        if not ids:
-            raise SAEError(
-                f"no SAE of {release} matches {pattern!r}; expected an id with {{L}} for the layer"
-            )
-    layers = [re.search(r"\d+", sae_id) for sae_id in ids]
-    numbers = [match[0] for match in layers if match]
-    if len(set(numbers)) < len(ids):
+    everything = get_pretrained_saes_directory()[release].saes_map
+    wanted = re.compile(re.escape(pattern).replace(re.escape("{L}"), r"(\d+)"))
+    matches = {
+        sae_id: wanted.fullmatch(sae_id) if pattern else re.search(r"(\d+)", sae_id)
+        for sae_id in everything
+    }
+    ids = {sae_id: int(match[1]) for sae_id, match in matches.items() if match}
+    if not ids:
         raise SAEError(
-            f"{release} has {len(ids)} SAEs, several a layer, such as {ids[0]!r}; "
+            f"no SAE of {release} matches {pattern!r}; expected an id with {{L}} for the layer, as "
+            f"in {next(iter(everything))!r}"
+        )
+    sites = {(layer, *_SITE.findall(sae_id)) for sae_id, layer in ids.items()}
+    if len(sites) < len(ids):
+        raise SAEError(
+            f"{release} has {len(ids)} SAEs, several a layer, such as {next(iter(ids))!r}; "
             f"choose one a layer by --sae {release}:PATTERN with {{L}} in the layer's place"
         )
     return ids
@@ -273,13 +304,14 @@ def _handle(
         SAEError: it does not say where it belongs, writes elsewhere than it reads, or is of
             another width.
     """
-    metadata = config.get("metadata") or {}
-    hook_name = metadata.get("hook_name") or config.get("hook_name")
+    # loaders of older formats put these beside the sizes, not under "metadata"
+    said = {**config, **(config.get("metadata") or {})}
+    hook_name = said.get("hook_name")
     if not isinstance(hook_name, str):
         raise SAEError(
             f"SAE {name} does not say where it belongs; expected metadata.hook_name in its cfg.json"
         )
-    if metadata.get("hook_name_out") or config.get("hook_name_out"):
+    if said.get("hook_name_out"):
         raise SAEError(f"SAE {name} is a transcoder, which cannot steer; choose SAEs")
     if config.get("d_in") != d_model:
         raise SAEError(
@@ -287,13 +319,16 @@ def _handle(
             f"{d_model}; choose SAEs that were trained on this model"
         )
     hook_point = HookPoint.parse(hook_name)
-    page = metadata.get("neuronpedia_id") or config.get("neuronpedia_id")
+    page, trained_on = said.get("neuronpedia_id"), said.get("model_name")
     return SAEHandle(
         layer=hook_point.layer,
         hook_point=hook_point.shifted(hook_shift),
         source=source,
         load=lambda device: LensSAE(name, read, device),
+        decoder_rows=lambda latents: _lens_rows(name, read, latents),
         neuronpedia=page if isinstance(page, str) else None,
+        trained_on=trained_on if isinstance(trained_on, str) else None,
+        prepend_bos=said.get("prepend_bos") is True,
     )
 
 

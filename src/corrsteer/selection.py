@@ -25,6 +25,7 @@ from corrsteer.significance import (
 )
 
 Statistics = Mapping[HookPoint, StreamingCorrelation]
+NEURONPEDIA = "https://www.neuronpedia.org"
 TOP = 20
 """Features of every layer that a run records."""
 
@@ -45,6 +46,7 @@ class Feature:
         frequency: share of fit samples on which it is active; `frequency_correct` of those with
             outcome > 0, `frequency_incorrect` of the rest, None where there are none.
         url: where the feature can be looked up, or None.
+        explanation: what it is said to stand for there, or None if that was not looked up.
     """
 
     hook_point: str
@@ -58,6 +60,7 @@ class Feature:
     frequency_correct: float | None
     frequency_incorrect: float | None
     url: str | None = None
+    explanation: str | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -196,5 +199,5 @@ def _feature(
         frequency=float(stats.frequency()[latent]),
         frequency_correct=None if correct != correct else correct,
         frequency_incorrect=None if incorrect != incorrect else incorrect,
-        url=place.page and f"https://www.neuronpedia.org/{place.page}/{latent}",
+        url=place.page and f"{NEURONPEDIA}/{place.page}/{latent}",
     )

@@ -12,14 +12,13 @@ from typing import Any
 
 from corrsteer.artifacts import Run, claim_folder
 from corrsteer.bench import Bench
-from corrsteer.collect import load_coders
 from corrsteer.config import FitSettings
 from corrsteer.controls import random_controls
 from corrsteer.correlation import StreamingCorrelation
 from corrsteer.document import run_document
 from corrsteer.evaluation import Evaluation, evaluate_on
+from corrsteer.explanations import explain, with_explanations
 from corrsteer.fitting import fit
-from corrsteer.hook_points import HookPoint
 from corrsteer.models import LanguageModel
 from corrsteer.progress import SILENT, Progress
 from corrsteer.steering import Steering
@@ -35,6 +34,7 @@ def train(
     out: Path,
     *,
     evaluated: bool = True,
+    explained: bool = False,
     progress: Progress = SILENT,
     watch: Stopwatch | None = None,
 ) -> tuple[Run, dict[str, Any]]:
@@ -47,6 +47,7 @@ def train(
         settings: of the fit.
         out: folder of the run; checked before anything else is done.
         evaluated: whether to run the test split too.
+        explained: whether to look up what the chosen features are said to stand for.
         progress: told how far it is.
         watch: adds up seconds a stage.
 
@@ -59,6 +60,8 @@ def train(
     run = fit(
         lm, task, guards=guards, progress=progress, watch=watch, **dataclasses.asdict(settings)
     )
+    if explained:
+        _look_up(run, progress)
     if evaluated:
         with watch.timing("evaluate"):
             evaluation = _evaluate(run, lm, benches)
@@ -70,6 +73,18 @@ def train(
         document = run_document(run, str(out), None)
     run.save(out)
     return run, document
+
+
+def _look_up(run: Run, progress: Progress) -> None:
+    """Give the features of every strategy of a run their explanations."""
+    steerings = [run.steering, *run.candidates.values()]
+    found = explain((f for steering in steerings for f in steering.features), progress)
+    run.steering, *candidates = (
+        dataclasses.replace(steering, features=with_explanations(steering.features, found))
+        for steering in steerings
+    )
+    run.candidates = dict(zip(run.candidates, candidates, strict=True))
+    run.features = run.steering.features
 
 
 def _test_benches(
@@ -109,7 +124,4 @@ def draw_controls(
     """Random controls of a steering; none of one that adds nothing."""
     if not steering.vectors or not settings.controls:
         return []
-    hooks = [HookPoint.parse(feature.hook_point) for feature in steering.features]
-    handles = [handle for handle in lm.saes if handle.hook_point in hooks]
-    coders = load_coders(handles, lm.device)
-    return random_controls(steering, statistics, coders, settings.controls, settings.seed)
+    return random_controls(steering, statistics, lm.saes, settings.controls, settings.seed)

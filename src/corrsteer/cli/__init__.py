@@ -55,20 +55,35 @@ MODEL_OPTIONS = _options(
         "--model",
         help="Known name (see `models`), hub id or folder; mini for built-in tasks and files.",
     ),
-    click.option("--sae", metavar="FOLDER", help="Folder of SAEs; a known model brings its own."),
+    click.option(
+        "--sae",
+        metavar="FOLDER|RELEASE",
+        help="Folder of SAEs, or a release of sae-lens's directory; a known model brings its own.",
+    ),
     click.option("--raw", is_flag=True, help="Use residual dimensions instead of SAE latents."),
     click.option("--hook-shift", type=int, default=0, help="Steer this many blocks later."),
     click.option("--dtype", help="float32, bfloat16 or float16."),
-    click.option("--device", help="cpu, cuda, cuda:1, ...; the best there is by default."),
+    click.option("--device", help="cpu, cuda, cuda:1, ..., or auto to spread over several GPUs."),
 )
 TASK_OPTIONS = _options(
     click.option("--scorer", metavar="NAME", help="Judge replies by this instead."),
     click.option("--max-new-tokens", type=int, help="Longest reply."),
     click.option("--filter-value", metavar="V", help="The variant V of a task, as bbq's disambig."),
-    click.option("--data", metavar="FOLDER", help="Local copy of a benchmark's data set."),
-    click.option("--few", type=int, default=0, help="Solved examples in front of every prompt."),
-    click.option("--chat", is_flag=True, help="Use the model's own chat template."),
-    click.option("--seed", type=int, default=42, show_default=True),
+    click.option(
+        "--data",
+        metavar="[TASK=]FOLDER",
+        multiple=True,
+        help="Local copy of a benchmark's data set; TASK= for one that is a guard.",
+    ),
+    click.option("--few", type=int, help="Solved examples in front of every prompt."),
+    click.option("--chat", is_flag=True, default=None, help="Use the model's own chat template."),
+    click.option(
+        "--select-token",
+        is_flag=True,
+        default=None,
+        help="Choose the reply among the options' letters alone.",
+    ),
+    click.option("--seed", type=int, help="Of splits, draws and controls. [default: 42]"),
     click.option("--batch-size", type=int, default=32, show_default=True),
     click.option("--test-limit", type=int, help="At most this many test samples."),
 )
@@ -120,6 +135,7 @@ def cli() -> None:
 @click.option("--strengths", type=Numbers(float), metavar="a,b,c", help="To choose from.")
 @click.option("--controls", type=int, default=10, show_default=True, help="Random controls.")
 @click.option("--val-limit", type=int, help="At most this many select samples.")
+@click.option("--describe", is_flag=True, help="Look the features up on Neuronpedia.")
 @click.option("--eval/--no-eval", "evaluated", default=True, help="Run the test split too.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run folder; runs/TIME-TASK by default."

@@ -40,6 +40,7 @@ BASELINE = "baseline"
 
 def run_train(options: Options) -> None:
     """`corrsteer train`."""
+    options = _seeded(options, FitSettings.seed)
     settings = fit_settings(options)
     task = _load_task(options["task"], options)
     guards = _load_guards(options["guard"], task, options)
@@ -56,6 +57,7 @@ def run_train(options: Options) -> None:
             settings,
             out,
             evaluated=options["evaluated"],
+            explained=options["describe"],
             progress=progress,
             watch=watch,
         )
@@ -80,6 +82,7 @@ def run_eval(options: Options) -> None:
         raise SettingsError("which task? give --task NAME; see `corrsteer tasks`")
     if run is None and options["strength"]:
         raise SettingsError("the baseline is not steered; leave --strength out, or give a run")
+    options = _seeded(options, run.settings.seed if run else FitSettings.seed)
     task = _load_task(name, _defaults_of(run, options, name))
     watch = Stopwatch()
     with _quietly(), TerminalProgress() as progress:
@@ -159,6 +162,15 @@ def fit_settings(options: Options) -> FitSettings:
     return FitSettings.of(strategy=strategy or "auto", layers=layers, **given)
 
 
+def _seeded(options: Options, seed: int) -> Options:
+    """The options, with this seed where none is given.
+
+    A run's own seed, when it is evaluated again: with another one, samples that it was fitted on
+    could be in the test split.
+    """
+    return options if options["seed"] is not None else {**options, "seed": seed}
+
+
 def _load_task(name: str, options: Options) -> Task:
     variant = options["filter_value"]
     if variant is not None:
@@ -171,12 +183,33 @@ def _load_task(name: str, options: Options) -> Task:
         options["scorer"],
         options["seed"],
         options["max_new_tokens"],
-        data=options["data"],
-        few=options["few"],
-        chat=options["chat"],
+        data=_data_folder(options, name) or _data_folder(options),
+        few=options["few"] or 0,
+        chat=bool(options["chat"]),
+        select_token=bool(options["select_token"]),
     )
     prepare(task.scorer)
     return task
+
+
+def _data_folder(options: Options, task: str | None = None) -> str | None:
+    """The local copy given for a task by name, or the one given without a name.
+
+    Raises:
+        SettingsError: several are given for one.
+    """
+    found = []
+    for given in options["data"]:
+        name, sign, folder = given.partition("=")
+        named = name if sign and name in known_tasks() else None
+        if named == task:
+            found.append(folder if named else given)
+    if len(found) > 1:
+        raise SettingsError(
+            f"--data is given {len(found)} times for {task or 'the task'}; give each task one, "
+            "as in --data FOLDER --data GUARD=FOLDER"
+        )
+    return found[0] if found else None
 
 
 def _load_guards(names: str | None, task: Task, options: Options) -> list[Task]:
@@ -186,7 +219,9 @@ def _load_guards(names: str | None, task: Task, options: Options) -> list[Task]:
     wanted = task.guards if names is None else tuple(names.split(","))
     if task.name in wanted:
         raise SettingsError(f"--guard {task.name} is the task itself; choose others")
-    guards = [load_task(name, seed=options["seed"]) for name in wanted]
+    guards = [
+        load_task(name, seed=options["seed"], data=_data_folder(options, name)) for name in wanted
+    ]
     for guard in guards:
         prepare(guard.scorer)
     return guards
@@ -217,13 +252,23 @@ def _model_of(run: Run | None, options: Options) -> Options:
 
 
 def _defaults_of(run: Run | None, options: Options, task_name: str) -> Options:
-    """The options, with the run's own scorer where its own file is evaluated again.
+    """The options, with the run's own ones where its own task is evaluated again.
 
     A function scorer is not taken over: only what the command line names is ever imported.
     """
-    own = run is not None and task_name == run.provenance.task and task_name.endswith(".jsonl")
-    if run is None or not own:
+    if run is None or task_name != run.provenance.task:
         return options
+    asked = run.provenance.task_options
+    own = {
+        "few": asked.few,
+        "chat": asked.chat,
+        "select_token": asked.select_token,
+        "data": (asked.data,) if asked.data else (),
+    }
+    options = {
+        **options,
+        **{name: value for name, value in own.items() if options[name] in (None, ())},
+    }
     scorer = options["scorer"] or run.provenance.scorer
     if options["scorer"] is None and ":" in scorer and not scorer.startswith("regex:"):
         raise SettingsError(

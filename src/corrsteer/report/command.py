@@ -30,6 +30,8 @@ def reproduce(run: Run) -> str | None:
         return None
     options = {"model": made.model, **_sae_options(run), "task": made.task}
     options |= {"scorer": made.scorer, "max_new_tokens": made.max_new_tokens}
+    asked = dataclasses.asdict(made.task_options)
+    options |= {name: value for name, value in asked.items() if value}
     options |= {"guard": ",".join(made.guards) or "none"}
     for name, value in changed_settings(run.settings).items():
         if name not in NO_OPTION:

@@ -23,11 +23,11 @@ from corrsteer.tasks import (
     simpleqa,
     xstest,
 )
-from corrsteer.tasks.base import Task
+from corrsteer.tasks.base import Task, TaskOptions
 from corrsteer.tasks.chats import as_chat
 from corrsteer.tasks.examples import with_examples
 
-__all__ = ["Sample", "Task", "known_tasks", "load_task"]
+__all__ = ["Sample", "Task", "TaskOptions", "known_tasks", "load_task"]
 
 _BENCHMARKS = (mmlu, mmlu_pro, bbq, harmbench, xstest, simpleqa, gsm8k)
 _LOADERS: dict[str, Callable[[str, int, Path | None], Task]] = {
@@ -51,6 +51,7 @@ def load_task(
     data: str | Path | None = None,
     few: int = 0,
     chat: bool = False,
+    select_token: bool = False,
 ) -> Task:
     """The task of that name, or the one that a `.jsonl` file describes.
 
@@ -62,6 +63,8 @@ def load_task(
         data: a folder with a local copy of a benchmark, read in place of the hub.
         few: number of solved examples in front of every prompt.
         chat: whether prompts are rendered by the model's own chat template.
+        select_token: whether a reply is chosen among the options' letters alone, whatever else
+            the model would rather say.
 
     Raises:
         UnknownNameError: nothing is known under that name.
@@ -83,8 +86,14 @@ def load_task(
             task = replace(task, scorer=judge)
         if max_new_tokens is not None:
             task = replace(task, max_new_tokens=max_new_tokens)
+    if select_token and (not task.letters or task.max_new_tokens != 1):
+        raise SettingsError(
+            f"{task.name} is not answered by one letter; --select-token is for multiple choice "
+            "of one token"
+        )
     task = with_examples(task, few)
-    return as_chat(task) if chat else task
+    options = TaskOptions(few, chat, select_token, None if data is None else str(data))
+    return replace(as_chat(task) if chat else task, options=options)
 
 
 def _load_known(name: str, seed: int, data: Path | None) -> Task:

@@ -6,10 +6,27 @@ Changes when a task needs to carry more than that.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from corrsteer.samples import Sample
 from corrsteer.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """How a task was asked for: what, beside its name, a run needs to give the same prompts again.
+
+    Attributes:
+        few: solved examples in front of every prompt.
+        chat: whether prompts are rendered by the model's own chat template.
+        select_token: whether a reply is chosen among the options' letters alone.
+        data: folder of a local copy of its data set, or None.
+    """
+
+    few: int = 0
+    chat: bool = False
+    select_token: bool = False
+    data: str | None = None
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,9 @@ class Task:
             None where rows give none.
         shuffled: whether the splits are in the seed's order already, so that a limit on samples
             takes the first ones, as the paper's code does.
+        letters: the options' letters that every prompt offers, where one of them, as one token, is
+            the reply.
+        options: how it was asked for.
     """
 
     name: str
@@ -41,6 +61,13 @@ class Task:
     description: str = ""
     reference: Callable[[Sample], str] | None = None
     shuffled: bool = False
+    letters: str = ""
+    options: TaskOptions = field(default_factory=TaskOptions)
+
+    @property
+    def allowed_replies(self) -> str:
+        """The letters that a reply is chosen among; "" for any reply."""
+        return self.letters if self.options.select_token else ""
 
     def __repr__(self) -> str:
         return (

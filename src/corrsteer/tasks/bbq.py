@@ -41,6 +41,7 @@ DESCRIPTIONS = {
     "bbq-disambig": "bias questions whose context says who",
 }
 
+OFFERED = "ABC"
 UNKNOWN = frozenset(
     {
         "can't answer",
@@ -91,6 +92,7 @@ def load(name: str, seed: int, data: Path | None = None) -> Task:
         max_new_tokens=1,
         description=DESCRIPTIONS[name],
         reference=target_reply,
+        letters=OFFERED,
     )
 
 
@@ -108,7 +110,7 @@ def _sample(row: hub.Row) -> Sample:
     question = f"{row.text('context')}\n{row.text('question')}"
     return Sample(
         id=row.id,
-        prompt=lettered_prompt(question, options, "ABC"),
+        prompt=lettered_prompt(question, options, OFFERED),
         target=(letter(row, "label", options),),
         choices=options,
         metadata=row.others("context", "question", *ANSWERS, "label")

@@ -16,6 +16,7 @@ from corrsteer.tasks.lettered import letter, lettered_prompt
 from corrsteer.tasks.splits import shuffled
 
 SOURCE = hub.Source("cais/mmlu", ("question", "choices", "answer"), ("all",))
+OFFERED = "ABCD"
 DESCRIPTIONS = {"mmlu": "multiple choice over 57 subjects; the option's letter"}
 
 
@@ -44,6 +45,7 @@ def load(name: str, seed: int, data: Path | None = None) -> Task:
         max_new_tokens=1,
         description=DESCRIPTIONS[name],
         reference=target_reply,
+        letters=OFFERED,
     )
 
 
@@ -51,7 +53,7 @@ def _sample(row: hub.Row) -> Sample:
     options = row.texts("choices")
     return Sample(
         id=row.id,
-        prompt=lettered_prompt(row.text("question"), options, "ABCD"),
+        prompt=lettered_prompt(row.text("question"), options, OFFERED),
         target=(letter(row, "answer", options),),
         choices=options,
         metadata=row.others(*SOURCE.columns),

@@ -17,6 +17,7 @@ from corrsteer.tasks.lettered import letter, lettered_prompt
 from corrsteer.tasks.splits import cut_all, cut_train
 
 SOURCE = hub.Source("rbiswasfc/MMLU-Pro", ("question", "options", "answer"))
+OFFERED = "ABCDEFGHIJ"
 DESCRIPTIONS = {"mmlu-pro": "harder multiple choice, up to ten options; the option's letter"}
 
 
@@ -53,6 +54,7 @@ def load(name: str, seed: int, data: Path | None = None) -> Task:
         max_new_tokens=1,
         description=DESCRIPTIONS[name],
         reference=target_reply,
+        letters=OFFERED,
     )
 
 
@@ -60,7 +62,7 @@ def _sample(row: hub.Row) -> Sample:
     options = row.texts("options")
     return Sample(
         id=row.id,
-        prompt=lettered_prompt(row.text("question"), options, "ABCDEFGHIJ"),
+        prompt=lettered_prompt(row.text("question"), options, OFFERED),
         target=(letter(row, "answer", options),),
         choices=options,
         metadata=row.others(*SOURCE.columns),
