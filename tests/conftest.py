@@ -20,6 +20,8 @@ from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
+SCORER = r"regex:^\s*[n-zN-Z0-4]"
+"""A reply is right if it begins in the second half of the alphabet or with a low digit."""
 N_LAYERS, D_MODEL, D_SAE = 3, 16, 24
 CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:;?!'#()[]-\n"
 
@@ -126,3 +128,23 @@ def prompts():
         "c d",
         "ee",
     ]
+
+
+@pytest.fixture(scope="session")
+def task_file(tmp_path_factory):
+    """60 questions, of which the tiny model's replies are right by chance (see `SCORER`)."""
+    path = tmp_path_factory.mktemp("data") / "letters.jsonl"
+    rows = [
+        {"id": f"q{i}", "prompt": f"say {i} {chr(97 + i % 26)}{chr(97 + i * 7 % 26)}:"}
+        for i in range(60)
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+@pytest.fixture
+def task(task_file):
+    """The task of that file."""
+    import corrsteer as cs
+
+    return cs.load_task(task_file, scorer=SCORER, max_new_tokens=6)

@@ -1,9 +1,9 @@
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import SCORER
 from test_generation import residuals
 
 import corrsteer as cs
@@ -15,26 +15,6 @@ from corrsteer.errors import CorrSteerError, InsufficientDataError, UnknownNameE
 from corrsteer.fitting import rows_of
 from corrsteer.scoring import load_scorer, score
 from corrsteer.steering import combine
-
-
-@pytest.fixture(scope="session")
-def task_file(tmp_path_factory):
-    """60 questions; a reply is right if its first letter lies in the alphabet's second half."""
-    path = tmp_path_factory.mktemp("data") / "letters.jsonl"
-    rows = [
-        {"id": f"q{i}", "prompt": f"say {i} {chr(97 + i % 26)}{chr(97 + i * 7 % 26)}:"}
-        for i in range(60)
-    ]
-    path.write_text("\n".join(json.dumps(row) for row in rows))
-    return path
-
-
-SCORER = r"regex:^\s*[n-zN-Z0-4]"
-
-
-@pytest.fixture
-def task(task_file):
-    return cs.load_task(task_file, scorer=SCORER, max_new_tokens=6)
 
 
 def whole_data(lm, task, coders, pool):
