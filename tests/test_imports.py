@@ -15,7 +15,7 @@ LAYERS = [
     ["errors", "progress", "timing", "samples", "mini"],
     ["hook_points", "config", "files", "scoring"],
     ["pooling", "correlation", "significance"],
-    ["metrics", "selection"],
+    ["metrics", "selection", "planning"],
     # B. edges: each the only place of its kind
     ["judges", "explanations"],
     ["saes", "hooks", "tasks"],

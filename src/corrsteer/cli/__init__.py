@@ -180,6 +180,25 @@ def report(**options: Any) -> None:
 
 
 @cli.command()
+@click.option("--frequency", type=float, required=True, help="Share of samples a latent is on.")
+@click.option("--k", type=int, default=10, show_default=True, help="Activations wanted.")
+@click.option("--delta", type=float, default=0.05, show_default=True, help="Chance of fewer.")
+@click.option("--correlation", type=float, help="The r to measure and find.")
+@click.option("--width", type=float, default=0.2, show_default=True, help="Of its 95 % interval.")
+@click.option(
+    "--comparisons", type=int, default=26 * 16_384, show_default=True, help="Latents compared."
+)
+@click.option("--alpha", type=float, default=0.05, show_default=True, help="Family-wise level.")
+@click.option("--samples", type=Numbers(int), metavar="a,b,c", help="Give the smallest |r| there.")
+@JSON_OPTION
+def plan(**options: Any) -> None:
+    """How many samples are enough to see, measure and find a feature."""
+    from corrsteer.cli.plan import run_plan
+
+    run_plan(options)
+
+
+@cli.command()
 @JSON_OPTION
 def models(as_json: bool) -> None:
     """List the models known by name; hub ids and folders work too."""
