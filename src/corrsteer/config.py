@@ -48,6 +48,9 @@ class FitSettings:
         alpha: significance level of the recommendation, after Bonferroni's correction.
         val_limit: the most select samples to use; None for all.
         test_limit: the most test samples to use; None for all.
+        min_frequency: share of fit samples on which a feature must be active to be selected.
+        log: whether to keep every sample's pooled activations, which permutations need.
+        permutations: of the outcomes, for family-wise p-values; 0 for Bonferroni's bound.
         seed: of every random choice.
         batch_size: prompts run at once.
     """
@@ -67,6 +70,9 @@ class FitSettings:
     alpha: float = 0.05
     val_limit: int | None = None
     test_limit: int | None = None
+    min_frequency: float = 0.0
+    log: bool = True
+    permutations: int = 1000
     seed: int = 42
     batch_size: int = 32
 
@@ -79,6 +85,7 @@ class FitSettings:
         _at_least("samples", self.samples, MIN_SAMPLES)
         _at_least("near_ties", self.near_ties, 1)
         _at_least("controls", self.controls, 0)
+        _at_least("permutations", self.permutations, 0)
         _at_least("batch_size", self.batch_size, 1)
         for name, limit in (("val_limit", self.val_limit), ("test_limit", self.test_limit)):
             if limit is not None:
@@ -90,7 +97,8 @@ class FitSettings:
             _check_strength("strengths", strength)
         if not self.strengths:
             raise SettingsError("strengths is empty; give at least one number")
-        for name, share in (("guard_tolerance", self.guard_tolerance), ("alpha", self.alpha)):
+        for name in ("guard_tolerance", "alpha", "min_frequency"):
+            share = getattr(self, name)
             if not 0 <= share <= 1:
                 raise SettingsError(f"{name} is {share}; choose a fraction from 0 to 1")
 

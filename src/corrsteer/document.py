@@ -54,6 +54,7 @@ def run_document(
         "settings": settings,
         "strength": run.steering.strength,
         "features": [feature.to_dict() for feature in run.features],
+        "inference": run.inference,
         **outcome_document(evaluation),
         "recommended": recommended
         and {"strategy": recommended["strategy"], "strength": recommended["strength"]},

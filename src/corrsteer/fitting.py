@@ -16,6 +16,8 @@ from corrsteer.artifacts import Provenance, Run
 from corrsteer.bench import Bench, limited
 from corrsteer.collect import Collection, choose_handles, collect, load_coders
 from corrsteer.config import FitSettings
+from corrsteer.hook_points import HookPoint
+from corrsteer.inference import infer
 from corrsteer.models import LanguageModel
 from corrsteer.progress import SILENT, Progress
 from corrsteer.saes import SAEHandle
@@ -65,7 +67,8 @@ def fit(
         collection = collect(lm, task, samples, coders, chosen, progress)
     with watch.timing("select"):
         places = {h.hook_point: Place(h.layer, h.neuronpedia) for h in handles}
-        ranking = rank(collection.statistics, chosen.coefficient, places)
+        ranking = rank(collection.statistics, chosen.coefficient, places, chosen.min_frequency)
+        ranking, inference = infer(ranking, collection.log, chosen, collection.log_note)
         rows = decoder_rows(ranking, handles, chosen.near_ties)
     with watch.timing("validate"):
         search = Searcher(bench, guard_benches, ranking, rows, chosen).run()
@@ -80,6 +83,8 @@ def fit(
         candidates=search.chosen,
         search=_search_document(search),
         counts=_counts(collection, bench, watch),
+        inference=dataclasses.asdict(inference),
+        log=collection.log,
     )
 
 

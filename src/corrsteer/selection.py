@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from torch import Tensor
 
@@ -22,7 +24,11 @@ from corrsteer.significance import (
     correlation_interval,
     correlation_p_value,
     correlation_standard_error,
+    false_discovery_rate,
 )
+
+PMethod = Literal["max-T permutation", "Bonferroni"]
+"""Where a family-wise p-value comes from."""
 
 Statistics = Mapping[HookPoint, StreamingCorrelation]
 NEURONPEDIA = "https://www.neuronpedia.org"
@@ -41,12 +47,18 @@ class Feature:
         coefficient: what `W_dec[latent]` is multiplied with, in units of SAE activation.
         correlation: Pearson r of its pooled activation with the outcome.
         correlation_ci: Fisher's 95 % interval of r, not corrected for selection.
-        p_adjusted: two-sided p-value of r = 0, times the number of latents compared over all
-            layers (Bonferroni), at most 1.
+        p_adjusted: two-sided p-value of r = 0 that holds for all latents of all layers at once.
         frequency: share of fit samples on which it is active; `frequency_correct` of those with
             outcome > 0, `frequency_incorrect` of the rest, None where there are none.
         url: where the feature can be looked up, or None.
         explanation: what it is said to stand for there, or None if that was not looked up.
+        p_method: what `p_adjusted` is: by permutations of the outcomes (see `MaxT`), or Student's
+            p-value times the number of latents compared (Bonferroni).
+        q_value: the false discovery rate (Benjamini & Hochberg) if this and everything of a lower
+            p-value is called a discovery, by Student's p-values.
+        correlation_ci_bootstrap: bootstrap (BCa) 95 % interval of r, which assumes no
+            distribution; not corrected for selection either. None without a log of activations,
+            or where the feature is too rarely active.
     """
 
     hook_point: str
@@ -61,6 +73,9 @@ class Feature:
     frequency_incorrect: float | None
     url: str | None = None
     explanation: str | None = None
+    p_method: PMethod = "Bonferroni"
+    q_value: float | None = None
+    correlation_ci_bootstrap: tuple[float, float] | None = None
 
     @property
     def key(self) -> tuple[str, int]:
@@ -96,7 +111,8 @@ class Ranking:
     Attributes:
         by_layer: hook point -> its features of positive r, at most `TOP`, best first. A hook
             point without one has an empty tuple.
-        comparisons: latents, over all hook points, whose r is defined.
+        comparisons: latents, over all hook points, that could have been selected: whose r is
+            defined, and that are active often enough.
         n: samples that the correlations are over.
     """
 
@@ -131,6 +147,7 @@ def rank(
     statistics: Statistics,
     coefficient: Coefficient = "positive",
     places: Mapping[HookPoint, Place] | None = None,
+    min_frequency: float = 0.0,
 ) -> Ranking:
     """Features of positive correlation, best first, with their evidence.
 
@@ -138,6 +155,7 @@ def rank(
         statistics: of one or more hook points.
         coefficient: see `StreamingCorrelation.coefficient`.
         places: what is known of the SAE at a hook point.
+        min_frequency: share of samples on which a latent must be active to be considered.
 
     Raises:
         InsufficientDataError: too few samples, or all outcomes equal.
@@ -155,21 +173,56 @@ def rank(
                 "take a task on which the model is sometimes right and sometimes wrong, "
                 "or check --scorer"
             )
-    correlations = {hook: stats.correlation() for hook, stats in statistics.items()}
-    comparisons = sum(int(r.isfinite().sum()) for r in correlations.values())
+    hooks = sorted(statistics, key=lambda hook: hook.order)
+    correlations = {hook: _considered(statistics[hook], min_frequency) for hook in hooks}
+    evidence = _evidence(statistics, correlations)
+    comparisons = sum(int(np.isfinite(r).sum()) for r in correlations.values())
     by_layer = {
         hook: tuple(
-            _feature(hook, latent, statistics[hook], r, comparisons, coefficient, places or {})
-            for latent in _highest(r, TOP)
+            _feature(hook, latent, statistics[hook], evidence[hook], coefficient, places or {})
+            for latent in _highest(torch.from_numpy(r), TOP)
         )
-        for hook, r in sorted(correlations.items(), key=lambda item: item[0].order)
+        for hook, r in correlations.items()
     }
     return Ranking(by_layer, comparisons, n)
 
 
+@dataclass(frozen=True)
+class _Evidence:
+    """Per latent of a hook point: r, and what Student's p-value makes of it over all of them."""
+
+    r: NDArray[np.float64]
+    p_adjusted: NDArray[np.float64]
+    q_value: NDArray[np.float64]
+
+
+def _considered(stats: StreamingCorrelation, min_frequency: float) -> NDArray[np.float64]:
+    """Every latent's r; NaN where it is undefined, or the latent is active too rarely."""
+    often = stats.frequency() >= min_frequency
+    r: NDArray[np.float64] = torch.where(often, stats.correlation(), torch.nan).cpu().numpy()
+    return r
+
+
+def _evidence(
+    statistics: Statistics, correlations: Mapping[HookPoint, NDArray[np.float64]]
+) -> dict[HookPoint, _Evidence]:
+    """p- and q-values over the latents of all hook points together."""
+    p = [correlation_p_value(r, statistics[hook].n) for hook, r in correlations.items()]
+    together = np.concatenate(p)
+    adjusted = bonferroni(together, int(np.isfinite(together).sum()))
+    ends = np.cumsum([len(part) for part in p])[:-1]
+    parts = zip(
+        correlations.items(),
+        np.split(adjusted, ends),
+        np.split(false_discovery_rate(together), ends),
+        strict=True,
+    )
+    return {hook: _Evidence(r, p_adjusted, q) for (hook, r), p_adjusted, q in parts}
+
+
 def _highest(r: Tensor, most: int) -> list[int]:
     """Latents of positive r, highest first, ties by lower latent; NaN is never among them."""
-    ranked = torch.where(r > 0, r, -torch.inf).cpu()
+    ranked = torch.where(r > 0, r, -torch.inf)
     order = torch.sort(ranked, descending=True, stable=True).indices[:most].tolist()
     return [latent for latent in order if ranked[latent] > 0]
 
@@ -178,13 +231,11 @@ def _feature(
     hook: HookPoint,
     latent: int,
     stats: StreamingCorrelation,
-    correlations: Tensor,
-    comparisons: int,
+    evidence: _Evidence,
     coefficient: Coefficient,
     places: Mapping[HookPoint, Place],
 ) -> Feature:
-    r = float(correlations[latent])
-    p = float(correlation_p_value(correlations[latent].cpu().numpy(), stats.n))
+    r = float(evidence.r[latent])
     place = places.get(hook, Place(hook.layer))
     incorrect = float(stats.frequency("rest")[latent])
     correct = float(stats.frequency("positive")[latent])
@@ -195,9 +246,10 @@ def _feature(
         coefficient=float(stats.coefficient(coefficient)[latent]),
         correlation=r,
         correlation_ci=correlation_interval(r, stats.n),
-        p_adjusted=bonferroni(p, comparisons),
+        p_adjusted=float(evidence.p_adjusted[latent]),
         frequency=float(stats.frequency()[latent]),
         frequency_correct=None if correct != correct else correct,
         frequency_incorrect=None if incorrect != incorrect else incorrect,
         url=place.page and f"{NEURONPEDIA}/{place.page}/{latent}",
+        q_value=float(evidence.q_value[latent]),
     )

@@ -38,8 +38,8 @@ def reproduce(run: Run) -> str | None:
             options[name] = value
     words = ["corrsteer", "train"]
     for name, value in options.items():
-        words.append("--" + name.replace("_", "-"))
-        if value is not True:
+        words.append(("--no-" if value is False else "--") + name.replace("_", "-"))
+        if not isinstance(value, bool):
             words.append(_text(value))
     if run.evaluation is None:
         words.append("--no-eval")

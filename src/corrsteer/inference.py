@@ -1,0 +1,136 @@
+"""What can be believed of ranked features: p-values, intervals and stability by resampling.
+
+Changes when another question is asked of the log of activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corrsteer.activation_log import ActivationLog
+from corrsteer.config import FitSettings
+from corrsteer.planning import smallest_correlation
+from corrsteer.resampling import (
+    Latents,
+    MaxT,
+    bootstrap_intervals,
+    max_t,
+    split_half_agreement,
+    unit,
+)
+from corrsteer.selection import Feature, PMethod, Ranking
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How the features of a run were judged.
+
+    Attributes:
+        p_method: what their `p_adjusted` is.
+        comparisons: latents compared over all layers.
+        threshold: the |r| above which `p_adjusted` is at most the run's alpha.
+        permutations: of the outcomes; 0 where p-values are analytic.
+        stability: share of random cuts of the fit samples into halves for which the best feature
+            of a layer is the same in both, mean over layers; None without a log.
+        stability_by_hook_point: the same for every hook point.
+        note: why there is no log of activations, or None.
+    """
+
+    p_method: PMethod
+    comparisons: int
+    threshold: float
+    permutations: int = 0
+    stability: float | None = None
+    stability_by_hook_point: dict[str, float | None] = field(default_factory=dict)
+    note: str | None = None
+
+
+def infer(
+    ranking: Ranking, log: ActivationLog | None, settings: FitSettings, note: str | None = None
+) -> tuple[Ranking, Inference]:
+    """The ranking with what resampling says of its features, and how that was done.
+
+    Without a log the p-values stay as they are, by Bonferroni.
+
+    Args:
+        ranking: of statistics over the log's samples.
+        log: pooled activations, or None.
+        settings: of the fit.
+        note: why there is no log.
+
+    Raises:
+        ArtifactError: the log cannot be read.
+    """
+    if log is None:
+        threshold = smallest_correlation(ranking.n, max(ranking.comparisons, 1), settings.alpha)
+        return ranking, Inference("Bonferroni", ranking.comparisons, threshold, note=note)
+    null = permuted_null(log, settings) if settings.permutations else None
+    by_layer, stability = {}, {}
+    for hook, features in ranking.by_layer.items():
+        activations = log.activations(hook.name)
+        latents = Latents.of(activations, settings.min_frequency)
+        stability[hook.name] = split_half_agreement(latents, log.outcomes, seed=settings.seed)
+        r = latents.correlations(unit(log.outcomes)[:, None])[:, 0]
+        observed = dict(zip(latents.index.tolist(), r.tolist(), strict=True))
+        rows = activations[[feature.latent for feature in features]].toarray()
+        intervals = bootstrap_intervals(rows, log.outcomes, seed=settings.seed).tolist()
+        by_layer[hook] = tuple(
+            _judged(feature, null, observed.get(feature.latent), interval)
+            for feature, interval in zip(features, intervals, strict=True)
+        )
+    ranking = replace(ranking, by_layer=by_layer)
+    known = [share for share in stability.values() if share is not None]
+    bound = smallest_correlation(ranking.n, max(ranking.comparisons, 1), settings.alpha)
+    return ranking, Inference(
+        p_method="max-T permutation" if null else "Bonferroni",
+        comparisons=null.comparisons if null else ranking.comparisons,
+        threshold=null.threshold(settings.alpha) if null else bound,
+        permutations=settings.permutations,
+        stability=float(np.mean(known)) if known else None,
+        stability_by_hook_point=stability,
+    )
+
+
+def permuted_null(
+    log: ActivationLog, settings: FitSettings, outcomes: NDArray[np.float64] | None = None
+) -> MaxT:
+    """The largest |r| of any selectable latent of any layer under permuted outcomes.
+
+    Args:
+        log: pooled activations; one hook point is in memory at a time.
+        settings: number of permutations, seed and least frequency.
+        outcomes: in place of the log's own, as for a null study; in the order of its samples.
+    """
+
+    def hook_points() -> Iterator[Latents]:
+        for name in log.widths:
+            yield Latents.of(log.activations(name), settings.min_frequency)
+
+    y = log.outcomes if outcomes is None else outcomes
+    return max_t(hook_points(), y, settings.permutations, settings.seed)
+
+
+def _judged(
+    feature: Feature, null: MaxT | None, observed: float | None, interval: Sequence[float]
+) -> Feature:
+    """The feature with its p-value and bootstrap interval.
+
+    Args:
+        feature: as ranked.
+        null: the null distribution, or None to keep the p-value.
+        observed: r of the logged activations, which differ from the ranked ones by rounding to
+            float16; None where rounding made them constant.
+        interval: low and high; NaN where it is undefined.
+    """
+    low, high = interval
+    feature = replace(
+        feature, correlation_ci_bootstrap=None if np.isnan(low + high) else (low, high)
+    )
+    if null is None:
+        return feature
+    r = feature.correlation if observed is None else observed
+    return replace(feature, p_adjusted=float(null.p_adjusted(r)), p_method="max-T permutation")
