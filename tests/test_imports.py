@@ -27,7 +27,7 @@ LAYERS = [
     # C. pipelines
     ["collect", "inference", "search", "evaluation"],
     ["fitting", "document"],
-    ["train"],
+    ["train", "derive"],
     # D. doors
     ["report"],
     ["cli"],

@@ -16,7 +16,9 @@ from corrsteer.errors import SettingsError
 Strategy = Literal["S", "A", "P", "G"]
 Pool = Literal["max", "mean"]
 Positions = Literal["generated", "all"]
-Coefficient = Literal["positive", "contrast"]
+Coefficient = Literal["positive", "contrast", "active"]
+Method = Literal["corr", "mi", "fisher", "contrast"]
+Sign = Literal["positive", "negative", "both"]
 
 DEFAULT_STRENGTHS = (0.25, 0.5, 0.75, 1.0, 2.0, 4.0)
 """Offered to `auto` and G. At strength 1 the coefficients of all layers add up and often
@@ -38,7 +40,11 @@ class FitSettings:
         steer_pool: the same for the coefficient.
         positions: `generated`, or `all` to read and steer every prompt position too.
         coefficient: `positive` is the mean pooled activation over samples with outcome > 0;
-            `contrast` subtracts the mean over samples with outcome 0.
+            `contrast` subtracts the mean over samples with outcome 0; `active` leaves out the
+            samples on which the feature is not active.
+        method: what features are ranked by: `corr` is Pearson's r, `mi` mutual information,
+            `fisher` the Fisher ratio, `contrast` the contrastive difference.
+        sign: whether features may go with success, with failure, or with either.
         strength: multiplies the coefficients where no strength is searched for.
         strengths: the strengths that `auto` and G choose from.
         near_ties: how many features a layer, the best one included, G may choose from: those
@@ -62,6 +68,8 @@ class FitSettings:
     steer_pool: Pool = "max"
     positions: Positions = "generated"
     coefficient: Coefficient = "positive"
+    method: Method = "corr"
+    sign: Sign = "positive"
     strength: float = 1.0
     strengths: tuple[float, ...] = DEFAULT_STRENGTHS
     near_ties: int = 3

@@ -16,13 +16,14 @@ from corrsteer.artifacts import Provenance, Run
 from corrsteer.bench import Bench, limited
 from corrsteer.collect import Collection, choose_handles, collect, load_coders
 from corrsteer.config import FitSettings
+from corrsteer.errors import SettingsError
 from corrsteer.hook_points import HookPoint
-from corrsteer.inference import infer
-from corrsteer.models import LanguageModel
+from corrsteer.inference import ranked
+from corrsteer.models import RAW, LanguageModel
 from corrsteer.progress import SILENT, Progress
 from corrsteer.saes import SAEHandle
 from corrsteer.search import Search, Searcher, Trial
-from corrsteer.selection import Feature, Place, Ranking, rank
+from corrsteer.selection import Feature, Place, Ranking
 from corrsteer.steering import Steering
 from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch
@@ -57,6 +58,7 @@ def fit(
         CorrSteerError: a setting, the model, the SAEs or the data cannot be used.
     """
     chosen = FitSettings.of(**settings)
+    check_coefficient(chosen, lm.sae_source)
     watch = watch or Stopwatch()
     handles = choose_handles(lm, chosen.layers)
     bench, guard_benches = _benches(lm, task, guards, chosen, progress)
@@ -67,8 +69,9 @@ def fit(
         collection = collect(lm, task, samples, coders, chosen, progress)
     with watch.timing("select"):
         places = {h.hook_point: Place(h.layer, h.neuronpedia) for h in handles}
-        ranking = rank(collection.statistics, chosen.coefficient, places, chosen.min_frequency)
-        ranking, inference = infer(ranking, collection.log, chosen, collection.log_note)
+        ranking, inference = ranked(
+            collection.statistics, collection.log, chosen, places, collection.log_note
+        )
         rows = decoder_rows(ranking, handles, chosen.near_ties)
     with watch.timing("validate"):
         search = Searcher(bench, guard_benches, ranking, rows, chosen).run()
@@ -86,6 +89,19 @@ def fit(
         inference=dataclasses.asdict(inference),
         log=collection.log,
     )
+
+
+def check_coefficient(settings: FitSettings, sae_source: str | None) -> None:
+    """Refuse a coefficient that the activations cannot have.
+
+    Raises:
+        SettingsError: `active` for residual dimensions, which are always active.
+    """
+    if settings.coefficient == "active" and sae_source == RAW:
+        raise SettingsError(
+            "residual dimensions (--raw) are active on every sample, so --coefficient active is "
+            "not defined; use positive or contrast"
+        )
 
 
 def _benches(

@@ -5,14 +5,15 @@ Changes when another question is asked of the log of activations.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corrsteer.activation_log import ActivationLog
-from corrsteer.config import FitSettings
+from corrsteer.config import FitSettings, Sign
+from corrsteer.hook_points import HookPoint
 from corrsteer.planning import smallest_correlation
 from corrsteer.resampling import (
     Latents,
@@ -22,7 +23,9 @@ from corrsteer.resampling import (
     split_half_agreement,
     unit,
 )
-from corrsteer.selection import Feature, PMethod, Ranking
+from corrsteer.selection import Feature, Place, PMethod, Ranking, Statistics, rank
+
+_SIGNS: Mapping[Sign, int] = {"positive": 1, "negative": -1, "both": 0}
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Inference:
         threshold: the |r| above which `p_adjusted` is at most the run's alpha.
         permutations: of the outcomes; 0 where p-values are analytic.
         stability: share of random cuts of the fit samples into halves for which the best feature
-            of a layer is the same in both, mean over layers; None without a log.
+            of a layer is the same in both, mean over layers; None without a log, and for another
+            method than `corr`.
         stability_by_hook_point: the same for every hook point.
         note: why there is no log of activations, or None.
     """
@@ -47,6 +51,37 @@ class Inference:
     stability: float | None = None
     stability_by_hook_point: dict[str, float | None] = field(default_factory=dict)
     note: str | None = None
+
+
+def ranked(
+    statistics: Statistics,
+    log: ActivationLog | None,
+    settings: FitSettings,
+    places: Mapping[HookPoint, Place],
+    note: str | None = None,
+) -> tuple[Ranking, Inference]:
+    """Features ranked as the settings say, and judged by the log where there is one.
+
+    Args:
+        statistics: over the fit samples.
+        log: their pooled activations, or None.
+        settings: of the fit.
+        places: what is known of the SAE at a hook point.
+        note: why there is no log.
+
+    Raises:
+        InsufficientDataError: too few samples, or outcomes that do not vary.
+        ArtifactError: the log cannot be read, or the statistics lack what the method needs.
+    """
+    ranking = rank(
+        statistics,
+        settings.coefficient,
+        places,
+        settings.min_frequency,
+        settings.method,
+        settings.sign,
+    )
+    return infer(ranking, log, settings, note)
 
 
 def infer(
@@ -69,11 +104,15 @@ def infer(
         threshold = smallest_correlation(ranking.n, max(ranking.comparisons, 1), settings.alpha)
         return ranking, Inference("Bonferroni", ranking.comparisons, threshold, note=note)
     null = permuted_null(log, settings) if settings.permutations else None
-    by_layer, stability = {}, {}
+    by_layer = {}
+    stability: dict[str, float | None] = {}
     for hook, features in ranking.by_layer.items():
         activations = log.activations(hook.name)
         latents = Latents.of(activations, settings.min_frequency)
-        stability[hook.name] = split_half_agreement(latents, log.outcomes, seed=settings.seed)
+        if settings.method == "corr":
+            stability[hook.name] = split_half_agreement(
+                latents, log.outcomes, _SIGNS[settings.sign], seed=settings.seed
+            )
         r = latents.correlations(unit(log.outcomes)[:, None])[:, 0]
         observed = dict(zip(latents.index.tolist(), r.tolist(), strict=True))
         rows = activations[[feature.latent for feature in features]].toarray()

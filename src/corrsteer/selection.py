@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
-from torch import Tensor
 
-from corrsteer.config import Coefficient
+from corrsteer.config import Coefficient, Method, Sign
 from corrsteer.correlation import StreamingCorrelation
 from corrsteer.errors import InsufficientDataError
 from corrsteer.hook_points import HookPoint
@@ -59,6 +58,9 @@ class Feature:
         correlation_ci_bootstrap: bootstrap (BCa) 95 % interval of r, which assumes no
             distribution; not corrected for selection either. None without a log of activations,
             or where the feature is too rarely active.
+        score: what it was ranked by: r, or where the run's method says so the contrast, or mutual
+            information or the Fisher ratio with the sign of r. None in runs from before there was
+            another.
     """
 
     hook_point: str
@@ -76,6 +78,12 @@ class Feature:
     p_method: PMethod = "Bonferroni"
     q_value: float | None = None
     correlation_ci_bootstrap: tuple[float, float] | None = None
+    score: float | None = None
+
+    @property
+    def merit(self) -> float:
+        """The size of what it was ranked by; the higher the better."""
+        return abs(self.correlation if self.score is None else self.score)
 
     @property
     def key(self) -> tuple[str, int]:
@@ -106,11 +114,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Every layer's best features by r, highest first; ties go to the lower latent.
+    """Every layer's best features, best first; ties go to the lower latent.
 
     Attributes:
-        by_layer: hook point -> its features of positive r, at most `TOP`, best first. A hook
-            point without one has an empty tuple.
+        by_layer: hook point -> its features of the sign asked for, at most `TOP`, best first. A
+            hook point without one has an empty tuple.
         comparisons: latents, over all hook points, that could have been selected: whose r is
             defined, and that are active often enough.
         n: samples that the correlations are over.
@@ -121,15 +129,15 @@ class Ranking:
     n: int
 
     def best(self) -> tuple[Feature, ...]:
-        """S: the one feature of highest positive r; ties go to the lower layer."""
-        return tuple(sorted(self.best_per_layer(), key=lambda f: -f.correlation)[:1])
+        """S: the one best feature; ties go to the lower layer."""
+        return tuple(sorted(self.best_per_layer(), key=lambda f: -f.merit)[:1])
 
     def best_per_layer(self) -> tuple[Feature, ...]:
-        """A: the feature of highest positive r of every hook point, in the order of layers."""
+        """A: the best feature of every hook point, in the order of layers."""
         return tuple(features[0] for features in self.by_layer.values() if features)
 
     def near_ties(self, most: int) -> tuple[Feature, ...]:
-        """Features within one standard error of their layer's best r, in order of r.
+        """Features whose |r| is within one standard error of their layer's best, best first.
 
         Args:
             most: at most this many a layer, its best included.
@@ -137,10 +145,10 @@ class Ranking:
         near = []
         for features in self.by_layer.values():
             for feature in features[:most]:
-                r = features[0].correlation
-                if feature.correlation >= r - correlation_standard_error(r, self.n):
+                r = abs(features[0].correlation)
+                if abs(feature.correlation) >= r - correlation_standard_error(r, self.n):
                     near.append(feature)
-        return tuple(sorted(near, key=lambda f: -f.correlation))
+        return tuple(sorted(near, key=lambda f: -f.merit))
 
 
 def rank(
@@ -148,17 +156,24 @@ def rank(
     coefficient: Coefficient = "positive",
     places: Mapping[HookPoint, Place] | None = None,
     min_frequency: float = 0.0,
+    method: Method = "corr",
+    sign: Sign = "positive",
 ) -> Ranking:
-    """Features of positive correlation, best first, with their evidence.
+    """Features that go with the outcome, best first, with their evidence.
 
     Args:
         statistics: of one or more hook points.
         coefficient: see `StreamingCorrelation.coefficient`.
         places: what is known of the SAE at a hook point.
         min_frequency: share of samples on which a latent must be active to be considered.
+        method: what to rank by. Mutual information and the Fisher ratio have no sign of their
+            own and take that of r.
+        sign: of the features wanted. A negative one is steered away from: its coefficient is
+            minus the size of the mean (a contrast has its own sign).
 
     Raises:
         InsufficientDataError: too few samples, or all outcomes equal.
+        ArtifactError: the statistics are of before there were other methods.
     """
     n = min((s.n for s in statistics.values()), default=0)
     if n < 4:
@@ -177,13 +192,21 @@ def rank(
     correlations = {hook: _considered(statistics[hook], min_frequency) for hook in hooks}
     evidence = _evidence(statistics, correlations)
     comparisons = sum(int(np.isfinite(r).sum()) for r in correlations.values())
-    by_layer = {
-        hook: tuple(
-            _feature(hook, latent, statistics[hook], evidence[hook], coefficient, places or {})
-            for latent in _highest(torch.from_numpy(r), TOP)
+    by_layer = {}
+    for hook, r in correlations.items():
+        score = scores(statistics[hook], method, r)
+        by_layer[hook] = tuple(
+            _feature(
+                hook,
+                latent,
+                float(score[latent]),
+                statistics[hook],
+                evidence[hook],
+                coefficient,
+                (places or {}).get(hook, Place(hook.layer)),
+            )
+            for latent in _highest(score, sign, TOP)
         )
-        for hook, r in correlations.items()
-    }
     return Ranking(by_layer, comparisons, n)
 
 
@@ -220,30 +243,59 @@ def _evidence(
     return {hook: _Evidence(r, p_adjusted, q) for (hook, r), p_adjusted, q in parts}
 
 
-def _highest(r: Tensor, most: int) -> list[int]:
-    """Latents of positive r, highest first, ties by lower latent; NaN is never among them."""
-    ranked = torch.where(r > 0, r, -torch.inf)
-    order = torch.sort(ranked, descending=True, stable=True).indices[:most].tolist()
-    return [latent for latent in order if ranked[latent] > 0]
+def scores(
+    stats: StreamingCorrelation, method: Method, r: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """What `method` ranks latents by, negative for those that go with failure.
+
+    Args:
+        stats: of one hook point.
+        method: what to rank by.
+        r: of every latent, NaN where it must not be selected.
+
+    Returns:
+        NaN where r is.
+
+    Raises:
+        ArtifactError, InsufficientDataError: see `StreamingCorrelation`.
+    """
+    if method == "corr":
+        return r
+    size = {
+        "mi": stats.mutual_information,
+        "fisher": stats.fisher_ratio,
+        "contrast": stats.contrast,
+    }[method]()
+    found: NDArray[np.float64] = size.cpu().numpy()
+    return np.where(np.isfinite(r), found if method == "contrast" else found * np.sign(r), np.nan)
+
+
+def _highest(score: NDArray[np.float64], sign: Sign, most: int) -> list[int]:
+    """Latents of that sign, best first, ties by lower latent; NaN is never among them."""
+    wanted = {"positive": score, "negative": -score, "both": np.abs(score)}[sign]
+    wanted = np.where(wanted > 0, wanted, -np.inf)
+    order = np.argsort(-wanted, kind="stable")[:most]
+    return [int(latent) for latent in order if wanted[latent] > 0]
 
 
 def _feature(
     hook: HookPoint,
     latent: int,
+    score: float,
     stats: StreamingCorrelation,
     evidence: _Evidence,
     coefficient: Coefficient,
-    places: Mapping[HookPoint, Place],
+    place: Place,
 ) -> Feature:
     r = float(evidence.r[latent])
-    place = places.get(hook, Place(hook.layer))
     incorrect = float(stats.frequency("rest")[latent])
     correct = float(stats.frequency("positive")[latent])
+    amount = float(stats.coefficient(coefficient)[latent])
     return Feature(
         hook_point=hook.name,
         layer=place.layer,
         latent=latent,
-        coefficient=float(stats.coefficient(coefficient)[latent]),
+        coefficient=-abs(amount) if score < 0 and coefficient != "contrast" else amount,
         correlation=r,
         correlation_ci=correlation_interval(r, stats.n),
         p_adjusted=float(evidence.p_adjusted[latent]),
@@ -252,4 +304,5 @@ def _feature(
         frequency_incorrect=None if incorrect != incorrect else incorrect,
         url=place.page and f"{NEURONPEDIA}/{place.page}/{latent}",
         q_value=float(evidence.q_value[latent]),
+        score=score,
     )

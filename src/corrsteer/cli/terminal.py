@@ -73,7 +73,8 @@ def print_run(document: Mapping[str, Any]) -> None:
         console.print(_features(document["features"]))
         print_inference(console, document["inference"])
     console.print(Text(document["verdict"], style="bold"))
-    console.print(Text(f"Run folder: {document['run']}"), soft_wrap=True)
+    if document["run"] is not None:
+        console.print(Text(f"Run folder: {document['run']}"), soft_wrap=True)
 
 
 def print_evaluation(document: Mapping[str, Any]) -> None:
