@@ -105,7 +105,27 @@ def test_a_log_that_grows_too_large_is_given_up(monkeypatch):
     assert not writer._spool.path.exists()
 
 
-def test_memory_and_disk_are_a_few_bytes_a_value(monkeypatch):
+def test_no_more_than_a_buffer_and_a_batch_are_held(monkeypatch):
+    monkeypatch.setattr(activation_log, "BUFFER_ENTRIES", 500)
+    writer = LogWriter(WIDTHS)
+    for seed in range(50):
+        batch = pooled(8, seed)
+        writer.add([f"{seed}-{i}" for i in range(8)], [1.0] * 8, batch)
+        assert writer._held < 500
+        assert sum(len(b) for held in writer._buffers.values() for b in held) == writer._held
+    assert len(writer.close().ids) == 400
+
+
+def test_a_log_of_other_samples_is_refused(lm, task, tmp_path):
+    folder = cs.fit(lm, task, strategy="A").save(tmp_path / "run")
+    for name in (LOG_FILE, OUTCOMES_FILE):
+        (folder / name).unlink()
+    written()[0].save(folder)
+    with pytest.raises(ArtifactError, match="is not of the samples that the run's statistics"):
+        cs.load_run(folder)
+
+
+def test_disk_takes_a_few_bytes_a_value():
     d, samples = 4096, 256
     name = "blocks.0.hook_resid_post"
     writer = LogWriter({name: d})

@@ -91,8 +91,12 @@ class ActivationLog:
         except (OSError, pa.ArrowException) as error:
             raise _corrupt(path, error) from error
         latent, sample, value = (column.to_numpy() for column in table.columns)
-        if len(value) and (latent.max() >= shape[0] or sample.max() >= shape[1]):
-            raise ArtifactError(f"{path} holds latents or samples that its run lacks; train again")
+        inside = all(
+            len(index) == 0 or (index.min() >= 0 and index.max() < size)
+            for index, size in zip((latent, sample), shape, strict=True)
+        )
+        if not inside or not np.isfinite(value).all():
+            raise ArtifactError(f"{path} holds what no run can; train again")
         values = value.astype(np.float64)
         return sparse.coo_array((values, (latent, sample)), shape=shape).tocsr()
 
@@ -275,9 +279,9 @@ def _half(values: Tensor) -> NDArray[np.float16]:
 
 
 def _only_hook(file: pq.ParquetFile, group: int) -> int:
-    """The hook point that all of a row group is of, by its statistics."""
+    """The hook point that all of a row group is of, by the file's own statistics; -1 without."""
     statistics = file.metadata.row_group(group).column(0).statistics
-    return int(statistics.min)
+    return int(statistics.min) if statistics is not None and statistics.has_min_max else -1
 
 
 def _corrupt(path: Path, error: Exception) -> ArtifactError:

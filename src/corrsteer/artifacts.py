@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from corrsteer.activation_log import ActivationLog, open_log
+from corrsteer.activation_log import LOG_FILE, OUTCOMES_FILE, ActivationLog, open_log
 from corrsteer.config import FitSettings
 from corrsteer.correlation import StreamingCorrelation
 from corrsteer.errors import ArtifactError, CorrSteerError
@@ -214,10 +214,11 @@ def load_run(path: str | Path) -> Run:
         document = _read_json(folder / RUN_FILE)
         features = _read_json(folder / FEATURES_FILE)
         evaluation = folder / EVALUATION_FILE
+        statistics = _read_statistics(folder / STATISTICS_FILE)
         return Run(
             provenance=TypeAdapter(Provenance).validate_python(document),
             settings=TypeAdapter(FitSettings).validate_python(document["settings"]),
-            statistics=_read_statistics(folder / STATISTICS_FILE),
+            statistics=statistics,
             features=FEATURES.validate_python(features["selected"]),
             top_features={
                 hook: FEATURES.validate_python(rows) for hook, rows in features["top"].items()
@@ -226,7 +227,7 @@ def load_run(path: str | Path) -> Run:
             search=dict(document["search"]),
             counts=dict(document["counts"]),
             inference=dict(document.get("inference", {})),
-            log=open_log(folder),
+            log=_read_log(folder, statistics),
             evaluation=_read_json(evaluation) if evaluation.exists() else None,
             predictions=_read_predictions(folder / PREDICTIONS_FILE),
         )
@@ -274,6 +275,20 @@ def _read_statistics(path: Path) -> dict[str, StreamingCorrelation]:
         states.setdefault(HookPoint.parse(hook).name, {})[statistic] = tensor
     hooks = sorted(states, key=lambda name: HookPoint.parse(name).order)
     return {hook: StreamingCorrelation.from_state(states[hook]) for hook in hooks}
+
+
+def _read_log(folder: Path, statistics: Mapping[str, StreamingCorrelation]) -> ActivationLog | None:
+    """The log of activations, if there is one and it is of the samples of the statistics."""
+    log = open_log(folder)
+    widths = {hook: each.d_sae for hook, each in statistics.items()}
+    if log is not None and (
+        log.widths != widths or {len(log.ids)} != {each.n for each in statistics.values()}
+    ):
+        raise ArtifactError(
+            f"{folder / LOG_FILE} is not of the samples that the run's statistics are of; train "
+            f"again, or remove it and {OUTCOMES_FILE}"
+        )
+    return log
 
 
 def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
