@@ -1,6 +1,8 @@
+import errno
 import gc
 import json
 import os
+import tempfile
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -133,6 +135,21 @@ def test_disk_takes_a_few_bytes_a_value():
     writer.add([str(i) for i in range(samples)], [1.0] * samples, {name: z})
     log = writer.close()
     assert (log.folder / LOG_FILE).stat().st_size < 4 * int(z.count_nonzero()) + 4000
+
+
+def test_a_full_disk_is_one_line_with_a_remedy(monkeypatch):
+    writer = LogWriter(WIDTHS)
+    writer.add(["a"], [1.0], pooled(1))
+
+    def full(table):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer._file, "write_table", full)
+    with pytest.raises(ArtifactError, match="No space left on device; free some space there"):
+        writer.close()
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: full(prefix))
+    with pytest.raises(ArtifactError, match="set TMPDIR to another folder, or use --no-log"):
+        LogWriter(WIDTHS)
 
 
 @pytest.mark.parametrize("name", [LOG_FILE, OUTCOMES_FILE])

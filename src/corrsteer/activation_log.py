@@ -26,7 +26,6 @@ from scipy import sparse
 from torch import Tensor
 
 from corrsteer.errors import ArtifactError
-from corrsteer.files import cannot_write
 
 LOG_FILE = "activations.parquet"
 OUTCOMES_FILE = "outcomes.parquet"
@@ -142,7 +141,10 @@ class Spool:
     """A temporary folder that goes away with the last object that holds it."""
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="corrsteer-"))
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix="corrsteer-"))
+        except OSError as error:
+            raise _cannot_log(error) from error
         self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
@@ -175,7 +177,7 @@ class LogWriter:
         try:
             self._file = pq.ParquetWriter(self._path, self._schema, **_WRITE)
         except OSError as error:
-            raise cannot_write(self._path, error) from error
+            raise _cannot_log(error) from error
 
     def add(
         self, ids: Sequence[str], outcomes: Sequence[float], pooled: Mapping[str, Tensor]
@@ -233,7 +235,7 @@ class LogWriter:
             table = pa.table({"id": pa.array(self._ids, pa.string()), "outcome": outcomes})
             pq.write_table(table, self._spool.path / OUTCOMES_FILE)
         except OSError as error:
-            raise cannot_write(self._path, error) from error
+            raise _cannot_log(error) from error
         return ActivationLog(
             self._spool.path, self._widths, tuple(self._ids), outcomes, self._spool
         )
@@ -261,7 +263,7 @@ class LogWriter:
                     self._file.write_table(table)
                 batches.clear()
         except OSError as error:
-            raise cannot_write(self._path, error) from error
+            raise _cannot_log(error) from error
         self._held = 0
         if self._path.stat().st_size > self._limit:
             self.given_up = (
@@ -269,6 +271,15 @@ class LogWriter:
             )
             self._file.close()
             self._spool.remove()
+
+
+def _cannot_log(error: OSError) -> ArtifactError:
+    """The error for a temporary folder that cannot be written to."""
+    return ArtifactError(
+        f"cannot write the log of activations to {tempfile.gettempdir()}: "
+        f"{error.strerror or error}; free some space there, set TMPDIR to another folder, or use "
+        "--no-log"
+    )
 
 
 def _half(values: Tensor) -> NDArray[np.float16]:
