@@ -99,6 +99,17 @@ def test_outcomes_can_be_permuted_for_a_null_study(data):
     assert abs(null.threshold(0.05) - permuted_null(log, settings).threshold(0.05)) < 0.05
 
 
+def test_layers_without_a_feature_and_levels_at_the_ends_are_fine(data):
+    statistics, log = data
+    for alpha, threshold in ((0.0, 1.0), (1.0, 0.0)):
+        for each in (log, None):
+            assert infer(rank(statistics), each, FitSettings(alpha=alpha))[1].threshold == threshold
+    none = FitSettings(min_frequency=1.0)
+    ranking, found = infer(rank(statistics, min_frequency=1.0), log, none)
+    assert set(ranking.by_layer.values()) == {()}
+    assert (found.comparisons, found.stability) == (0, None)
+
+
 def test_rare_latents_are_neither_selected_nor_compared(data):
     statistics, log = data
     often = rank(statistics, min_frequency=0.5)

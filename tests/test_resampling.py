@@ -105,6 +105,7 @@ def test_p_values_count_the_permutations_that_reach_r():
     assert null.p_adjusted(np.array([0.6, 0.5, -0.3, 0.0])).tolist() == [0.2, 0.4, 0.8, 1.0]
     assert null.threshold(0.4) == 0.3
     assert null.threshold(0.2) == 0.5
+    assert null.threshold(1.0) == 0.0
     assert null.threshold(0.1) == 1.0  # five orders cannot show as little as that
 
 

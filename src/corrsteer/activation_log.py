@@ -36,7 +36,7 @@ LIMIT_BYTES = 2 * 2**30
 of 32 layers and 4,096 dimensions stay below it."""
 
 BUFFER_ENTRIES = 2**21
-"""Values held in memory before they are written; 10 to 12 bytes each."""
+"""Values held in memory before they are written; 14 bytes each."""
 
 LARGEST, SMALLEST = 65_504.0, 2.0**-24
 """The range of float16. Activations beyond are moved to its ends, so that none becomes infinite

@@ -101,8 +101,8 @@ def infer(
         ArtifactError: the log cannot be read.
     """
     if log is None:
-        threshold = smallest_correlation(ranking.n, max(ranking.comparisons, 1), settings.alpha)
-        return ranking, Inference("Bonferroni", ranking.comparisons, threshold, note=note)
+        bound = _bound(ranking, settings.alpha)
+        return ranking, Inference("Bonferroni", ranking.comparisons, bound, note=note)
     null = permuted_null(log, settings) if settings.permutations else None
     by_layer = {}
     stability: dict[str, float | None] = {}
@@ -115,7 +115,7 @@ def infer(
             )
         r = latents.correlations(unit(log.outcomes)[:, None])[:, 0]
         observed = dict(zip(latents.index.tolist(), r.tolist(), strict=True))
-        rows = activations[[feature.latent for feature in features]].toarray()
+        rows = activations[np.array([f.latent for f in features], dtype=np.int64)].toarray()
         intervals = bootstrap_intervals(rows, log.outcomes, seed=settings.seed).tolist()
         by_layer[hook] = tuple(
             _judged(feature, null, observed.get(feature.latent), interval)
@@ -123,11 +123,10 @@ def infer(
         )
     ranking = replace(ranking, by_layer=by_layer)
     known = [share for share in stability.values() if share is not None]
-    bound = smallest_correlation(ranking.n, max(ranking.comparisons, 1), settings.alpha)
     return ranking, Inference(
         p_method="max-T permutation" if null else "Bonferroni",
         comparisons=null.comparisons if null else ranking.comparisons,
-        threshold=null.threshold(settings.alpha) if null else bound,
+        threshold=null.threshold(settings.alpha) if null else _bound(ranking, settings.alpha),
         permutations=settings.permutations,
         stability=float(np.mean(known)) if known else None,
         stability_by_hook_point=stability,
@@ -151,6 +150,13 @@ def permuted_null(
 
     y = log.outcomes if outcomes is None else outcomes
     return max_t(hook_points(), y, settings.permutations, settings.seed)
+
+
+def _bound(ranking: Ranking, alpha: float) -> float:
+    """The |r| that is significant by Bonferroni; every one at alpha 1, and none at 0."""
+    if not 0 < alpha < 1:
+        return 1.0 - alpha
+    return smallest_correlation(ranking.n, max(ranking.comparisons, 1), alpha)
 
 
 def _judged(

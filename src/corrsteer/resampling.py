@@ -118,7 +118,7 @@ class MaxT:
     def threshold(self, alpha: float) -> float:
         """The |r| above which the p-value is at most alpha; 1 with too few permutations for it."""
         reaching = int(alpha * (1 + len(self.null)) + TIE)
-        return float(np.sort(self.null)[-reaching]) if reaching else 1.0
+        return float(np.sort([0.0, *self.null])[-reaching]) if reaching else 1.0
 
 
 def max_t(
@@ -160,7 +160,7 @@ def _permuted(outcomes: Floats, permutations: int, seed: int) -> Iterator[tuple[
 
 
 def split_half_agreement(
-    latents: Latents, outcomes: Floats, sign: int = 1, repeats: int = 100, seed: int = 0
+    latents: Latents, outcomes: Floats, sign: int = 1, repeats: int = 50, seed: int = 0
 ) -> float | None:
     """How often both halves of the samples have the same latent of highest r.
 
