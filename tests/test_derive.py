@@ -179,6 +179,8 @@ def test_samples_that_count_twice_are_told_of(parts, caplog):
         ("task", "mmlu"),
         ("scorer", "exact"),
         ("max_new_tokens", 9),
+        ("few", 2),
+        ("chat", True),
         ("pool", "mean"),
         ("steer_pool", "mean"),
         ("positions", "all"),
@@ -189,6 +191,9 @@ def test_runs_of_different_things_do_not_merge(parts, field, value):
     second = runs["second"]
     if field in asdict(second.settings):
         second.settings = replace(second.settings, **{field: value})
+    elif field in ("few", "chat"):
+        asked = replace(second.provenance.task_options, **{field: value})
+        second.provenance = replace(second.provenance, task_options=asked)
     else:
         second.provenance = replace(second.provenance, **{field: value})
     with pytest.raises(ArtifactError, match=f"second has {field} {value!r}, but first has"):

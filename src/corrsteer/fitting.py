@@ -17,7 +17,6 @@ from corrsteer.bench import Bench, limited
 from corrsteer.collect import Collection, choose_handles, collect, load_coders
 from corrsteer.config import FitSettings
 from corrsteer.errors import SettingsError
-from corrsteer.hook_points import HookPoint
 from corrsteer.inference import ranked
 from corrsteer.models import RAW, LanguageModel
 from corrsteer.progress import SILENT, Progress
