@@ -9,7 +9,7 @@ from corrsteer.activation_log import LogWriter
 from corrsteer.config import FitSettings
 from corrsteer.errors import SettingsError
 from corrsteer.hook_points import HookPoint
-from corrsteer.inference import infer, permuted_null
+from corrsteer.inference import family_wise, infer, permuted_null
 from corrsteer.planning import smallest_correlation
 from corrsteer.resampling import bootstrap_intervals
 from corrsteer.selection import rank
@@ -94,6 +94,11 @@ def test_outcomes_can_be_permuted_for_a_null_study(data):
     _, log = data
     shuffled = np.random.default_rng(0).permutation(log.outcomes)
     settings = FitSettings(permutations=200)
+    found = family_wise(log, settings, shuffled)
+    assert np.isnan(found[HOOKS[0].name][7])
+    assert found[HOOKS[0].name][3] > 0.05  # it goes with the outcomes as they were
+    assert np.nanmin(found[HOOKS[1].name]) > 0.05
+    assert family_wise(log, settings)[HOOKS[0].name][3] == pytest.approx(1 / 201)
     null = permuted_null(log, settings, shuffled)
     assert null.comparisons == 48
     assert abs(null.threshold(0.05) - permuted_null(log, settings).threshold(0.05)) < 0.05

@@ -103,6 +103,7 @@ def test_one_latent_alone_has_scipys_permutation_p_value():
 def test_p_values_count_the_permutations_that_reach_r():
     null = resampling.MaxT(np.array([0.1, 0.5, 0.3, 0.3]), 7)
     assert null.p_adjusted(np.array([0.6, 0.5, -0.3, 0.0])).tolist() == [0.2, 0.4, 0.8, 1.0]
+    assert np.isnan(null.p_adjusted(np.nan))
     assert null.threshold(0.4) == 0.3
     assert null.threshold(0.2) == 0.5
     assert null.threshold(1.0) == 0.0

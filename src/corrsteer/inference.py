@@ -113,12 +113,11 @@ def infer(
             stability[hook.name] = split_half_agreement(
                 latents, log.outcomes, _SIGNS[settings.sign], seed=settings.seed
             )
-        r = latents.correlations(unit(log.outcomes)[:, None])[:, 0]
-        observed = dict(zip(latents.index.tolist(), r.tolist(), strict=True))
+        r = _observed(latents, log.outcomes, log.widths[hook.name])
         rows = activations[np.array([f.latent for f in features], dtype=np.int64)].toarray()
         intervals = bootstrap_intervals(rows, log.outcomes, seed=settings.seed).tolist()
         by_layer[hook] = tuple(
-            _judged(feature, null, observed.get(feature.latent), interval)
+            _judged(feature, null, float(r[feature.latent]), interval)
             for feature, interval in zip(features, intervals, strict=True)
         )
     ranking = replace(ranking, by_layer=by_layer)
@@ -152,6 +151,31 @@ def permuted_null(
     return max_t(hook_points(), y, settings.permutations, settings.seed)
 
 
+def family_wise(
+    log: ActivationLog, settings: FitSettings, outcomes: NDArray[np.float64] | None = None
+) -> dict[str, NDArray[np.float64]]:
+    """The adjusted p-value of every latent, [d_sae] a hook point; NaN where it is not compared.
+
+    Args:
+        log: pooled activations.
+        settings: see `permuted_null`; one permutation or more.
+        outcomes: see `permuted_null`.
+    """
+    y = log.outcomes if outcomes is None else outcomes
+    null, found = permuted_null(log, settings, y), {}
+    for name, width in log.widths.items():
+        latents = Latents.of(log.activations(name), settings.min_frequency)
+        found[name] = null.p_adjusted(_observed(latents, y, width))
+    return found
+
+
+def _observed(latents: Latents, outcomes: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Every latent's r, [width]; NaN where it is not compared."""
+    r = np.full(width, np.nan)
+    r[latents.index] = latents.correlations(unit(outcomes)[:, None])[:, 0]
+    return r
+
+
 def _bound(ranking: Ranking, alpha: float) -> float:
     """The |r| that is significant by Bonferroni; every one at alpha 1, and none at 0."""
     if not 0 < alpha < 1:
@@ -160,7 +184,7 @@ def _bound(ranking: Ranking, alpha: float) -> float:
 
 
 def _judged(
-    feature: Feature, null: MaxT | None, observed: float | None, interval: Sequence[float]
+    feature: Feature, null: MaxT | None, observed: float, interval: Sequence[float]
 ) -> Feature:
     """The feature with its p-value and bootstrap interval.
 
@@ -168,7 +192,7 @@ def _judged(
         feature: as ranked.
         null: the null distribution, or None to keep the p-value.
         observed: r of the logged activations, which differ from the ranked ones by rounding to
-            float16; None where rounding made them constant.
+            float16; NaN where rounding made them constant.
         interval: low and high; NaN where it is undefined.
     """
     low, high = interval
@@ -177,5 +201,5 @@ def _judged(
     )
     if null is None:
         return feature
-    r = feature.correlation if observed is None else observed
+    r = feature.correlation if np.isnan(observed) else observed
     return replace(feature, p_adjusted=float(null.p_adjusted(r)), p_method="max-T permutation")

@@ -109,11 +109,12 @@ class MaxT:
         """Family-wise p-values, (1 + permutations that reach |r|) / (1 + permutations).
 
         Args:
-            r: observed correlations of any shape.
+            r: observed correlations of any shape; NaN gives NaN.
         """
         ordered = np.sort(self.null)
         reaching = len(ordered) - np.searchsorted(ordered, np.abs(r) - TIE)
-        return np.asarray((1 + reaching) / (1 + len(ordered)), dtype=np.float64)
+        p = (1 + reaching) / (1 + len(ordered))
+        return np.where(np.isnan(r), np.nan, p)
 
     def threshold(self, alpha: float) -> float:
         """The |r| above which the p-value is at most alpha; 1 with too few permutations for it."""
