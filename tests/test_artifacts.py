@@ -9,7 +9,14 @@ from corrsteer.artifacts import to_json
 from corrsteer.errors import ArtifactError
 from corrsteer.files import write_whole
 
-FILES = ["features.json", "run.json", "statistics.safetensors", "steering.safetensors"]
+FILES = [
+    "activations.parquet",
+    "features.json",
+    "outcomes.parquet",
+    "run.json",
+    "statistics.safetensors",
+    "steering.safetensors",
+]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +82,7 @@ def test_a_truncated_file_is_refused(folder, name, share):
     assert str(folder) in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", FILES[:3])
+@pytest.mark.parametrize("name", FILES[:5])
 def test_a_missing_file_is_refused(folder, name):
     (folder / name).unlink()
     if name == "run.json":

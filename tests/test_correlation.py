@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from corrsteer.correlation import StreamingCorrelation
+from corrsteer.correlation import BINS, EDGES, StreamingCorrelation
 from corrsteer.errors import ArtifactError, InsufficientDataError, NonFiniteError
 
 
@@ -156,3 +156,95 @@ def test_a_state_that_is_not_one_is_refused():
 def test_statistics_of_different_saes_do_not_merge():
     with pytest.raises(ArtifactError, match="over 4 latents"):
         StreamingCorrelation(3).merge(StreamingCorrelation(4))
+
+
+def sparse_draw(n=400, seed=8):
+    """Activations like an SAE's, over the range of the histogram's bins, and outcomes."""
+    rng = np.random.default_rng(seed)
+    y = rng.choice([0.0, 0.0, 0.5, 1.0], n)
+    z = np.exp(rng.normal(0, 3, size=(n, 6))) * (rng.random((n, 6)) < 0.6)
+    z[:, 1] *= 1 + 3 * y
+    z[:, 2] = 0.0
+    z[:, 3] = 2.0 * (y > 0)
+    z[:, 4] = -z[:, 4]
+    return z, y
+
+
+@pytest.mark.parametrize("sizes", [[400], [1] * 400, [7, 1, 250, 142]])
+def test_contrast_and_fisher_ratio_are_those_of_the_whole_data(sizes):
+    z, y = sparse_draw()
+    statistics = stream(z, y, sizes)
+    ones, zeros = z[y > 0], z[y == 0]
+    contrast = ones.mean(0) - zeros.mean(0)
+    np.testing.assert_allclose(statistics.contrast(), contrast, rtol=1e-10, atol=1e-10)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = contrast**2 / (ones.var(0) + zeros.var(0))
+    got = statistics.fisher_ratio().numpy()
+    ordinary = [0, 1, 4, 5]
+    np.testing.assert_allclose(got[ordinary], ratio[ordinary], rtol=1e-10)
+    assert np.isnan(got[2])
+    assert got[3] > 1e30  # constant in both classes, and not the same
+    assert np.isfinite(got[3])
+
+
+def test_class_moments_survive_a_large_offset():
+    z, y = sparse_draw()
+    plain, offset = (stream(each, y, [100, 300]).fisher_ratio().numpy() for each in (z, z + 1e6))
+    np.testing.assert_allclose(offset[[0, 1, 4, 5]], plain[[0, 1, 4, 5]], rtol=1e-8)
+
+
+@pytest.mark.parametrize("sizes", [[400], [1] * 400, [7, 1, 250, 142]])
+def test_mutual_information_is_scikit_learns_on_the_same_bins(sizes):
+    from sklearn.metrics import mutual_info_score
+
+    z, y = sparse_draw()
+    z[:14, 5] = [0.0, *EDGES]  # an edge belongs to the bin below it
+    bins = np.where(z > 0, np.searchsorted(EDGES, z, side="left"), -1)
+    expected = [mutual_info_score(y > 0, bins[:, latent]) for latent in range(6)]
+    assert len(np.unique(bins[:, 5])) == BINS + 1
+    got = stream(z, y, sizes).mutual_information().numpy()
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+    assert got[2] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_means_over_active_samples_leave_out_the_others():
+    z, y = sparse_draw()
+    got = stream(z, y, [400]).coefficient("active").numpy()
+    ones = z[y > 0]
+    for latent in (0, 1, 5):
+        assert got[latent] == pytest.approx(ones[ones[:, latent] > 0, latent].mean(), rel=1e-12)
+    assert got[2] == 0.0
+
+
+@pytest.mark.parametrize("cut", [1, 150, 399])
+def test_merging_keeps_everything_that_one_stream_has(cut):
+    z, y = sparse_draw()
+    whole = stream(z, y, [400]).state()
+    parts = stream(z[:cut], y[:cut], [cut]).merge(stream(z[cut:], y[cut:], [400 - cut])).state()
+    assert set(parts) == set(whole)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(parts[name], tensor, rtol=1e-12, atol=1e-10)
+
+
+def test_statistics_from_before_there_were_classes_say_so():
+    z, y = sparse_draw()
+    state = stream(z, y, [400]).state()
+    new = ("mean_positive", "m2_positive", "mean_zero", "m2_zero", "histogram")
+    old = {name: tensor for name, tensor in state.items() if name not in new}
+    back = StreamingCorrelation.from_state(old)
+    assert torch.equal(
+        back.correlation().nan_to_num(), stream(z, y, [400]).correlation().nan_to_num()
+    )
+    assert set(back.state()) == set(old)
+    for statistics in (back, stream(z, y, [400]).merge(back)):
+        for ask in (statistics.contrast, statistics.fisher_ratio, statistics.mutual_information):
+            with pytest.raises(ArtifactError, match="collect again"):
+                ask()
+    with pytest.raises(ArtifactError, match="statistics have only histogram"):
+        StreamingCorrelation.from_state(old | {"histogram": state["histogram"]})
+
+
+def test_methods_that_compare_classes_need_both():
+    statistics = StreamingCorrelation(2).update(torch.rand(5, 2), torch.rand(5) / 2 + 0.5)
+    with pytest.raises(InsufficientDataError, match="5 fit outcomes are above 0 and 0 equal 0"):
+        statistics.contrast()

@@ -15,19 +15,19 @@ LAYERS = [
     ["errors", "progress", "timing", "samples", "mini"],
     ["hook_points", "config", "files", "scoring"],
     ["pooling", "correlation", "significance"],
-    ["metrics", "selection"],
+    ["metrics", "selection", "planning", "resampling"],
     # B. edges: each the only place of its kind
     ["judges", "explanations"],
-    ["saes", "hooks", "tasks"],
+    ["saes", "hooks", "tasks", "activation_log"],
     ["generation"],
     ["models", "branching"],
     ["steering"],
     ["controls", "artifacts"],
     ["bench"],
     # C. pipelines
-    ["collect", "search", "evaluation"],
+    ["collect", "inference", "search", "evaluation"],
     ["fitting", "document"],
-    ["train"],
+    ["train", "derive"],
     # D. doors
     ["report"],
     ["cli"],

@@ -426,6 +426,7 @@ SETTINGS = [
     FitSettings(),
     FitSettings(strategy="P", layers=(1, 2), samples=50, pool="mean", steer_pool="mean"),
     FitSettings(positions="all", coefficient="contrast", strength=-0.5, strengths=(0.1, 1e-05)),
+    FitSettings(method="mi", sign="both", min_frequency=0.1, log=False, permutations=0),
     FitSettings(controls=0, val_limit=7, test_limit=9, seed=7, batch_size=3),
 ]
 

@@ -98,3 +98,68 @@ def test_equal_outcomes_are_refused():
 def test_too_few_samples_are_refused():
     with pytest.raises(InsufficientDataError, match="only 3 fit samples"):
         rank({FIRST: statistics(torch.rand(3, 2), [0.0, 1.0, 0.0])})
+
+
+def mixed(n=300, seed=2):
+    """Latent 0 rises with the outcome, 1 falls, 2 is active or not by it, 3 is rare, 4 is noise."""
+    generator = torch.Generator().manual_seed(seed)
+    y = (torch.rand(n, generator=generator) < 0.5).float()
+    z = torch.rand(n, 5, generator=generator)
+    z[:, 0] += 0.4 * y
+    z[:, 1] += 1 - y
+    z[:, 2] *= ((y > 0) ^ (torch.rand(n, generator=generator) < 0.1)).float() * 8 + 0.01
+    z[:, 3] *= torch.arange(n) < 3
+    return z, y
+
+
+@pytest.mark.parametrize(
+    ("method", "statistic"),
+    [("mi", "mutual_information"), ("fisher", "fisher_ratio"), ("contrast", "contrast")],
+)
+def test_other_methods_rank_by_their_own_statistic(method, statistic):
+    stats = statistics(*mixed())
+    expected = getattr(stats, statistic)()
+    r = stats.correlation()
+    ranking = rank({FIRST: stats}, method=method)
+    chosen = ranking.by_layer[FIRST]
+    assert [f.latent for f in chosen] == sorted(
+        (i for i in range(5) if r[i] > 0), key=lambda i: -abs(expected[i])
+    )
+    for feature in chosen:
+        assert feature.score == pytest.approx(float(expected[feature.latent]))
+        assert feature.correlation == pytest.approx(float(r[feature.latent]))
+    assert ranking.comparisons == 5
+
+
+@pytest.mark.parametrize("method", ["corr", "mi", "fisher", "contrast"])
+def test_signs_choose_among_features_of_success_failure_or_both(method):
+    stats = statistics(*mixed())
+    best = {
+        sign: rank({FIRST: stats}, method=method, sign=sign).best()[0]
+        for sign in ("positive", "negative", "both")
+    }
+    assert best["negative"].latent == 1
+    assert best["negative"].correlation < 0
+    assert best["negative"].score < 0
+    assert best["both"] == max(best["positive"], best["negative"], key=lambda f: f.merit)
+
+
+def test_negative_features_are_steered_away_from():
+    z, y = mixed()
+    stats = statistics(z, y)
+    of = {
+        kind: rank({FIRST: stats}, coefficient=kind, sign="negative").best()[0].coefficient
+        for kind in ("positive", "contrast", "active")
+    }
+    ones, zeros = z[y > 0, 1].double(), z[y == 0, 1].double()
+    assert of["positive"] == pytest.approx(-float(ones.mean()))
+    assert of["contrast"] == pytest.approx(float(ones.mean() - zeros.mean()))
+    assert of["active"] == pytest.approx(-float(ones[ones > 0].mean()))
+    assert of["contrast"] < 0
+
+
+def test_near_ties_of_negative_features_are_near_in_size():
+    y = torch.tensor([0.0, 1.0] * 50)
+    z = torch.stack([1 - y + 0.1 * torch.rand(100), 1 - y, torch.rand(100)], dim=1)
+    ties = rank({FIRST: statistics(z, y)}, sign="negative").near_ties(3)
+    assert {0, 1} >= {f.latent for f in ties} >= {1}

@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from corrsteer.activation_log import LOG_FILE, OUTCOMES_FILE, ActivationLog, open_log
 from corrsteer.config import FitSettings
 from corrsteer.correlation import StreamingCorrelation
 from corrsteer.errors import ArtifactError, CorrSteerError
@@ -82,6 +83,8 @@ class Run:
         candidates: strategy -> its steering, for those tried.
         search: what was tried on the select split, as JSON.
         counts: samples and times of the fit, as JSON.
+        inference: how its features were judged, as JSON; empty in runs before it was recorded.
+        log: pooled activations of the fit samples, read from disk when asked for, or None.
         evaluation: what `--json` prints, or None before evaluation.
         predictions: a row a test sample, or empty.
     """
@@ -95,6 +98,8 @@ class Run:
     candidates: dict[str, Steering] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
+    inference: dict[str, Any] = field(default_factory=dict)
+    log: ActivationLog | None = None
     evaluation: dict[str, Any] | None = None
     predictions: list[dict[str, Any]] = field(default_factory=list)
 
@@ -122,6 +127,8 @@ class Run:
         }
         write_whole(folder / STATISTICS_FILE, save(tensors, metadata={"schema": SCHEMA}))
         self.steering.save(folder)
+        if self.log is not None:
+            self.log.save(folder)
         features = {
             "schema": SCHEMA,
             "selected": [feature.to_dict() for feature in self.features],
@@ -143,6 +150,7 @@ class Run:
             "settings": dataclasses.asdict(self.settings),
             "search": self.search,
             "counts": self.counts,
+            "inference": self.inference,
         }
 
     def __repr__(self) -> str:
@@ -206,10 +214,11 @@ def load_run(path: str | Path) -> Run:
         document = _read_json(folder / RUN_FILE)
         features = _read_json(folder / FEATURES_FILE)
         evaluation = folder / EVALUATION_FILE
+        statistics = _read_statistics(folder / STATISTICS_FILE)
         return Run(
             provenance=TypeAdapter(Provenance).validate_python(document),
             settings=TypeAdapter(FitSettings).validate_python(document["settings"]),
-            statistics=_read_statistics(folder / STATISTICS_FILE),
+            statistics=statistics,
             features=FEATURES.validate_python(features["selected"]),
             top_features={
                 hook: FEATURES.validate_python(rows) for hook, rows in features["top"].items()
@@ -217,6 +226,8 @@ def load_run(path: str | Path) -> Run:
             steering=Steering.load(folder),
             search=dict(document["search"]),
             counts=dict(document["counts"]),
+            inference=dict(document.get("inference", {})),
+            log=_read_log(folder, statistics),
             evaluation=_read_json(evaluation) if evaluation.exists() else None,
             predictions=_read_predictions(folder / PREDICTIONS_FILE),
         )
@@ -264,6 +275,20 @@ def _read_statistics(path: Path) -> dict[str, StreamingCorrelation]:
         states.setdefault(HookPoint.parse(hook).name, {})[statistic] = tensor
     hooks = sorted(states, key=lambda name: HookPoint.parse(name).order)
     return {hook: StreamingCorrelation.from_state(states[hook]) for hook in hooks}
+
+
+def _read_log(folder: Path, statistics: Mapping[str, StreamingCorrelation]) -> ActivationLog | None:
+    """The log of activations, if there is one and it is of the samples of the statistics."""
+    log = open_log(folder)
+    widths = {hook: each.d_sae for hook, each in statistics.items()}
+    if log is not None and (
+        log.widths != widths or {len(log.ids)} != {each.n for each in statistics.values()}
+    ):
+        raise ArtifactError(
+            f"{folder / LOG_FILE} is not of the samples that the run's statistics are of; train "
+            f"again, or remove it and {OUTCOMES_FILE}"
+        )
+    return log
 
 
 def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:

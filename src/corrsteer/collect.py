@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from corrsteer.activation_log import ActivationLog, LogWriter
 from corrsteer.bench import judge
 from corrsteer.config import FitSettings
 from corrsteer.correlation import StreamingCorrelation
@@ -37,11 +38,15 @@ class Collection:
     Attributes:
         statistics: hook point -> sufficient statistics over the fit samples.
         n: samples run; `unscored`: those of them that could not be judged and were left out.
+        log: their pooled activations, or None.
+        log_note: why there is no log, or None.
     """
 
     statistics: Mapping[HookPoint, StreamingCorrelation]
     n: int
     unscored: int
+    log: ActivationLog | None = None
+    log_note: str | None = "the run was collected with --no-log"
 
 
 def choose_handles(lm: LanguageModel, layers: Sequence[int] | None) -> list[SAEHandle]:
@@ -83,6 +88,7 @@ def collect(
         DataError: there are no samples.
         NonFiniteError: the model or an SAE gave NaN or infinity.
         ScorerError: the scorer raises, or leaves [0, 1].
+        ArtifactError: the log cannot be written.
     """
     if not samples:
         raise DataError(f"the fit split of {task.name} is empty; give it rows")
@@ -90,6 +96,8 @@ def collect(
         hook: StreamingCorrelation(coder.d_sae, lm.device_of(hook))
         for hook, coder in coders.items()
     }
+    widths = {hook.name: coder.d_sae for hook, coder in coders.items()}
+    writer = LogWriter(widths) if settings.log else None
     prompts = [lm.prompt_ids(sample) for sample in samples]
     decoder = lm.decoder_for(task.allowed_replies)
     unscored = 0
@@ -108,23 +116,33 @@ def collect(
             scores = judge(task.scorer, texts, [samples[index] for index in batch])
             outcomes = [score.outcome for score in scores]
             unscored += outcomes.count(None)
-            _update(statistics, pooler, outcomes)
+            ids = [samples[index].id for index in batch]
+            _update(statistics, pooler, ids, outcomes, writer)
             advance(len(batch))
-    return Collection(statistics, len(samples), unscored)
+    if writer is None:
+        return Collection(statistics, len(samples), unscored)
+    return Collection(statistics, len(samples), unscored, writer.close(), writer.given_up)
 
 
 def _update(
     statistics: Mapping[HookPoint, StreamingCorrelation],
     pooler: BatchPooler,
+    ids: Sequence[str],
     outcomes: Sequence[float | None],
+    writer: LogWriter | None,
 ) -> None:
     judged = [row for row, outcome in enumerate(outcomes) if outcome is not None]
-    y = torch.tensor([outcome for outcome in outcomes if outcome is not None], dtype=torch.float64)
-    for hook, (z, z_steer) in pooler.result().items():
+    known = [outcome for outcome in outcomes if outcome is not None]
+    y = torch.tensor(known, dtype=torch.float64)
+    pooled = pooler.result()
+    for hook, (z, z_steer) in pooled.items():
         try:
             statistics[hook].update(z[judged], y.to(z.device), z_steer[judged])
         except NonFiniteError as error:
             raise NonFiniteError(f"{hook}: {error}") from error
+    if writer is not None:
+        of_judged = {hook.name: z[judged] for hook, (z, _) in pooled.items()}
+        writer.add([ids[row] for row in judged], known, of_judged)
 
 
 class BatchPooler:

@@ -16,7 +16,9 @@ from corrsteer.errors import SettingsError
 Strategy = Literal["S", "A", "P", "G"]
 Pool = Literal["max", "mean"]
 Positions = Literal["generated", "all"]
-Coefficient = Literal["positive", "contrast"]
+Coefficient = Literal["positive", "contrast", "active"]
+Method = Literal["corr", "mi", "fisher", "contrast"]
+Sign = Literal["positive", "negative", "both"]
 
 DEFAULT_STRENGTHS = (0.25, 0.5, 0.75, 1.0, 2.0, 4.0)
 """Offered to `auto` and G. At strength 1 the coefficients of all layers add up and often
@@ -38,7 +40,11 @@ class FitSettings:
         steer_pool: the same for the coefficient.
         positions: `generated`, or `all` to read and steer every prompt position too.
         coefficient: `positive` is the mean pooled activation over samples with outcome > 0;
-            `contrast` subtracts the mean over samples with outcome 0.
+            `contrast` subtracts the mean over samples with outcome 0; `active` leaves out the
+            samples on which the feature is not active.
+        method: what features are ranked by: `corr` is Pearson's r, `mi` mutual information,
+            `fisher` the Fisher ratio, `contrast` the contrastive difference.
+        sign: whether features may go with success, with failure, or with either.
         strength: multiplies the coefficients where no strength is searched for.
         strengths: the strengths that `auto` and G choose from.
         near_ties: how many features a layer, the best one included, G may choose from: those
@@ -48,6 +54,9 @@ class FitSettings:
         alpha: significance level of the recommendation, after Bonferroni's correction.
         val_limit: the most select samples to use; None for all.
         test_limit: the most test samples to use; None for all.
+        min_frequency: share of fit samples on which a feature must be active to be selected.
+        log: whether to keep every sample's pooled activations, which permutations need.
+        permutations: of the outcomes, for family-wise p-values; 0 for Bonferroni's bound.
         seed: of every random choice.
         batch_size: prompts run at once.
     """
@@ -59,6 +68,8 @@ class FitSettings:
     steer_pool: Pool = "max"
     positions: Positions = "generated"
     coefficient: Coefficient = "positive"
+    method: Method = "corr"
+    sign: Sign = "positive"
     strength: float = 1.0
     strengths: tuple[float, ...] = DEFAULT_STRENGTHS
     near_ties: int = 3
@@ -67,6 +78,9 @@ class FitSettings:
     alpha: float = 0.05
     val_limit: int | None = None
     test_limit: int | None = None
+    min_frequency: float = 0.0
+    log: bool = True
+    permutations: int = 1000
     seed: int = 42
     batch_size: int = 32
 
@@ -79,6 +93,7 @@ class FitSettings:
         _at_least("samples", self.samples, MIN_SAMPLES)
         _at_least("near_ties", self.near_ties, 1)
         _at_least("controls", self.controls, 0)
+        _at_least("permutations", self.permutations, 0)
         _at_least("batch_size", self.batch_size, 1)
         for name, limit in (("val_limit", self.val_limit), ("test_limit", self.test_limit)):
             if limit is not None:
@@ -90,7 +105,8 @@ class FitSettings:
             _check_strength("strengths", strength)
         if not self.strengths:
             raise SettingsError("strengths is empty; give at least one number")
-        for name, share in (("guard_tolerance", self.guard_tolerance), ("alpha", self.alpha)):
+        for name in ("guard_tolerance", "alpha", "min_frequency"):
+            share = getattr(self, name)
             if not 0 <= share <= 1:
                 raise SettingsError(f"{name} is {share}; choose a fraction from 0 to 1")
 

@@ -1,4 +1,4 @@
-"""Streaming Pearson correlation of many latents with one outcome, and what coefficients need.
+"""Streaming statistics of many latents and one outcome: correlation, and all else selection needs.
 
 Changes when selection or steering needs another sufficient statistic of the pooled activations.
 """
@@ -25,7 +25,15 @@ _PER_LATENT = (
     "active",
     "active_positive",
 )
+_BY_CLASS = ("mean_positive", "m2_positive", "mean_zero", "m2_zero")
 _SCALAR = ("n", "n_positive", "n_zero", "first_y", "mean_y", "m2_y")
+
+EDGES = tuple(2.0**power for power in range(-4, 9))
+"""Bins of the histograms: z <= 0, then up to and with each edge, then above the last. Activations
+of SAEs in use lie between; factors of two tell as much as the outcomes of some thousand samples
+can."""
+BINS = len(EDGES) + 1
+"""Bins of z > 0."""
 
 
 class StreamingCorrelation:
@@ -47,14 +55,22 @@ class StreamingCorrelation:
         sum_positive, sum_zero: sums over samples with y > 0, and with y = 0, of the activation
             that coefficients are made of (z itself, unless it is pooled otherwise).
         active, active_positive: samples with z > 0, and those of them with y > 0.
+        mean_positive, m2_positive: mean of z - first_z and sum of squared deviations from it over
+            the samples with y > 0; `mean_zero`, `m2_zero`: over those with y = 0.
+        histogram: int32 [d_sae, 2, BINS], samples with z > 0 by their bin (see `EDGES`), for
+            outcomes of 0 and for outcomes above.
+        by_class: whether the last five are known; statistics saved before there were any lack
+            them.
     """
 
     def __init__(self, d_sae: int, device: torch.device | str = "cpu"):
         if d_sae < 1:
             raise InsufficientDataError(f"d_sae is {d_sae}; a statistic needs at least 1 latent")
         self.d_sae = d_sae
-        for name in _PER_LATENT:
+        for name in (*_PER_LATENT, *_BY_CLASS):
             setattr(self, name, torch.zeros(d_sae, dtype=torch.float64, device=device))
+        self.histogram = torch.zeros((d_sae, 2, BINS), dtype=torch.int32, device=device)
+        self.by_class = True
         self.n = self.n_positive = self.n_zero = 0
         self.first_y = self.mean_y = self.m2_y = 0.0
 
@@ -66,6 +82,10 @@ class StreamingCorrelation:
     sum_zero: Tensor
     active: Tensor
     active_positive: Tensor
+    mean_positive: Tensor
+    m2_positive: Tensor
+    mean_zero: Tensor
+    m2_zero: Tensor
 
     def update(
         self,
@@ -107,7 +127,37 @@ class StreamingCorrelation:
         batch.sum_positive, batch.sum_zero = positive @ z_steer, zero @ z_steer
         active = (z > 0).to(z)
         batch.active, batch.active_positive = active.sum(0), positive @ active
+        batch._count_by_class(z, y)
         return self.merge(batch)
+
+    def _count_by_class(
+        self, z: Float64[Tensor, "batch d_sae"], y: Float64[Tensor, " batch"]
+    ) -> None:
+        """Moments of z for outcomes of 0 and above, and histograms, of one batch."""
+        for name, rows in (("positive", z[y > 0]), ("zero", z[y == 0])):
+            if len(rows):
+                # deviations from one of them, so that a constant latent has none at all
+                shifted = rows - rows[0]
+                mean = shifted.mean(0)
+                setattr(self, f"m2_{name}", (shifted - mean).square().sum(0))
+                setattr(self, f"mean_{name}", (rows[0] - self.first_z) + mean)
+        row, latent = (z > 0).nonzero(as_tuple=True)
+        edges = torch.tensor(EDGES, dtype=z.dtype, device=z.device)
+        place = torch.bucketize(z[row, latent], edges) + BINS * (2 * latent + (y[row] > 0))
+        ones = torch.ones_like(place, dtype=torch.int32)
+        self.histogram.view(-1).scatter_add_(0, place, ones)
+
+    def _merge_by_class(self, other: StreamingCorrelation) -> None:
+        for name in ("positive", "zero"):
+            count, added = getattr(self, f"n_{name}"), getattr(other, f"n_{name}")
+            if added:
+                mean, m2 = getattr(self, f"mean_{name}"), getattr(self, f"m2_{name}")
+                weight = added / (count + added)
+                delta = getattr(other, f"mean_{name}") + (other.first_z - self.first_z) - mean
+                m2 += getattr(other, f"m2_{name}") + count * weight * delta.square()
+                mean += weight * delta
+        self.histogram += other.histogram
+        self.by_class = self.by_class and other.by_class
 
     def merge(self, other: StreamingCorrelation) -> StreamingCorrelation:
         """Add the samples that `other` has seen.
@@ -135,6 +185,7 @@ class StreamingCorrelation:
         self.mean_y += weight * delta_y
         for name in ("sum_positive", "sum_zero", "active", "active_positive"):
             getattr(self, name).add_(getattr(other, name))
+        self._merge_by_class(other)
         self.n, self.n_positive, self.n_zero = (
             n,
             self.n_positive + other.n_positive,
@@ -165,7 +216,8 @@ class StreamingCorrelation:
 
         Args:
             kind: `positive` is the mean over samples with y > 0; `contrast` subtracts the mean
-                over samples with y = 0.
+                over samples with y = 0; `active` is the mean over samples with y > 0 and z > 0,
+                and 0 where there are none.
 
         Raises:
             InsufficientDataError: no sample with y > 0, or none with y = 0 for `contrast`.
@@ -178,12 +230,72 @@ class StreamingCorrelation:
         positive = self.sum_positive / self.n_positive
         if kind == "positive":
             return positive
+        if kind == "active":
+            return self.sum_positive / self.active_positive.clamp(min=1)
         if self.n_zero == 0:
             raise InsufficientDataError(
                 "no fit sample has outcome 0; --coefficient contrast needs some, "
                 "use --coefficient positive"
             )
         return positive - self.sum_zero / self.n_zero
+
+    def contrast(self) -> Float64[Tensor, " d_sae"]:
+        """Mean pooled activation over samples with y > 0, minus that over samples with y = 0.
+
+        Raises:
+            ArtifactError: saved before statistics held it.
+            InsufficientDataError: no sample with y > 0, or none with y = 0.
+        """
+        self._need_classes()
+        return self.mean_positive - self.mean_zero
+
+    def fisher_ratio(self) -> Float64[Tensor, " d_sae"]:
+        """Squared contrast over the sum of both classes' variances, Fisher (1936).
+
+        Classes are y > 0 and y = 0; variances are of the population (divided by n).
+
+        Returns:
+            0 or more; NaN where z is constant, and the largest float64 where it is constant in
+            both classes but not the same.
+
+        Raises:
+            ArtifactError, InsufficientDataError: see `contrast`.
+        """
+        between = self.contrast().square()
+        within = self.m2_positive / self.n_positive + self.m2_zero / self.n_zero
+        largest = torch.finfo(torch.float64).max
+        apart = torch.full_like(between, largest).masked_fill(between == 0, torch.nan)
+        return torch.where(within > 0, between / within, apart).clamp(max=largest)
+
+    def mutual_information(self) -> Float64[Tensor, " d_sae"]:
+        """Mutual information, in nats, of the bin of z (see `EDGES`) and of y > 0.
+
+        That of the empirical distribution, so it is above 0 by chance too; 0 where z or the
+        outcome stays in one bin.
+
+        Raises:
+            ArtifactError, InsufficientDataError: see `contrast`.
+        """
+        self._need_classes()
+        counts = self.histogram.double()
+        classes = torch.tensor([self.n - self.n_positive, self.n_positive]).to(counts)
+        inactive = classes[:, None] - counts.sum(2, keepdim=True)
+        joint = torch.cat([inactive, counts], dim=2) / self.n
+        expected = joint.sum(1, keepdim=True) * joint.sum(2, keepdim=True)
+        information = torch.xlogy(joint, joint / expected.clamp(min=1e-300))
+        return information.sum((1, 2)).clamp(min=0.0)
+
+    def _need_classes(self) -> None:
+        if not self.by_class:
+            raise ArtifactError(
+                "these statistics were saved before they held what --method contrast, fisher and "
+                "mi need; collect again with train"
+            )
+        if self.n_positive == 0 or self.n_zero == 0:
+            raise InsufficientDataError(
+                f"{self.n_positive} fit outcomes are above 0 and {self.n_zero} equal 0; --method "
+                "contrast, fisher and mi compare the two: use --method corr"
+            )
 
     def frequency(
         self, among: Literal["all", "positive", "rest"] = "all"
@@ -205,9 +317,10 @@ class StreamingCorrelation:
         return active / count if count else torch.full_like(active, torch.nan)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything, as float64 tensors on the CPU; `from_state` reads it back exactly."""
+        """Everything, as tensors on the CPU; `from_state` reads it back exactly."""
         scalars = torch.tensor([getattr(self, name) for name in _SCALAR], dtype=torch.float64)
-        per_latent = {name: getattr(self, name).cpu().contiguous() for name in _PER_LATENT}
+        names = (*_PER_LATENT, *_BY_CLASS, "histogram") if self.by_class else _PER_LATENT
+        per_latent = {name: getattr(self, name).cpu().contiguous() for name in names}
         return {"scalars": scalars, **per_latent}
 
     @classmethod
@@ -221,17 +334,25 @@ class StreamingCorrelation:
         if missing:
             raise ArtifactError(f"statistics lack {', '.join(sorted(missing))}; collect again")
         d_sae = state["mean_z"].numel()
+        by_class = state.keys() & {*_BY_CLASS, "histogram"}
+        if by_class and len(by_class) <= len(_BY_CLASS):
+            raise ArtifactError(
+                f"statistics have only {', '.join(sorted(by_class))}; collect again"
+            )
+        shapes = {"scalars": (len(_SCALAR),), "histogram": (d_sae, 2, BINS)}
         for name, tensor in state.items():
-            shape = (len(_SCALAR),) if name == "scalars" else (d_sae,)
-            if tensor.dtype != torch.float64 or tuple(tensor.shape) != shape:
+            shape = shapes.get(name, (d_sae,))
+            dtype = torch.int32 if name == "histogram" else torch.float64
+            if tensor.dtype != dtype or tuple(tensor.shape) != shape:
                 raise ArtifactError(
                     f"statistics: {name} is {tensor.dtype} {list(tensor.shape)}, expected "
-                    f"float64 {list(shape)}; the file is not of this kind"
+                    f"{dtype} {list(shape)}; the file is not of this kind"
                 )
             if not torch.isfinite(tensor).all():
                 raise ArtifactError(f"statistics: {name} holds NaN or infinity; collect again")
         self = cls(d_sae)
-        for name in _PER_LATENT:
+        self.by_class = bool(by_class)
+        for name in (*_PER_LATENT, *by_class):
             setattr(self, name, state[name].clone())
         for name, value in zip(_SCALAR, state["scalars"].tolist(), strict=True):
             setattr(self, name, int(value) if name.startswith("n") else value)

@@ -54,6 +54,7 @@ def run_document(
         "settings": settings,
         "strength": run.steering.strength,
         "features": [feature.to_dict() for feature in run.features],
+        "inference": run.inference,
         **outcome_document(evaluation),
         "recommended": recommended
         and {"strategy": recommended["strategy"], "strength": recommended["strength"]},
@@ -117,6 +118,8 @@ def verdict(run: Run, evaluation: Evaluation | None) -> str:
     Steering is called reliable only if it was recommended on the select split, its interval on
     the test split excludes zero, and it beats every random control.
     """
+    if not run.search:
+        return "Not tried yet: chosen from saved statistics; `corrsteer eval` says what it does."
     recommended = run.search.get("recommended")
     if recommended is None:
         return "No reliable effect: no setting tried is significantly above the baseline " + (

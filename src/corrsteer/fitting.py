@@ -16,11 +16,13 @@ from corrsteer.artifacts import Provenance, Run
 from corrsteer.bench import Bench, limited
 from corrsteer.collect import Collection, choose_handles, collect, load_coders
 from corrsteer.config import FitSettings
-from corrsteer.models import LanguageModel
+from corrsteer.errors import SettingsError
+from corrsteer.inference import ranked
+from corrsteer.models import RAW, LanguageModel
 from corrsteer.progress import SILENT, Progress
 from corrsteer.saes import SAEHandle
 from corrsteer.search import Search, Searcher, Trial
-from corrsteer.selection import Feature, Place, Ranking, rank
+from corrsteer.selection import Feature, Place, Ranking
 from corrsteer.steering import Steering
 from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch
@@ -55,6 +57,7 @@ def fit(
         CorrSteerError: a setting, the model, the SAEs or the data cannot be used.
     """
     chosen = FitSettings.of(**settings)
+    check_coefficient(chosen, lm.sae_source)
     watch = watch or Stopwatch()
     handles = choose_handles(lm, chosen.layers)
     bench, guard_benches = _benches(lm, task, guards, chosen, progress)
@@ -65,7 +68,9 @@ def fit(
         collection = collect(lm, task, samples, coders, chosen, progress)
     with watch.timing("select"):
         places = {h.hook_point: Place(h.layer, h.neuronpedia) for h in handles}
-        ranking = rank(collection.statistics, chosen.coefficient, places)
+        ranking, inference = ranked(
+            collection.statistics, collection.log, chosen, places, collection.log_note
+        )
         rows = decoder_rows(ranking, handles, chosen.near_ties)
     with watch.timing("validate"):
         search = Searcher(bench, guard_benches, ranking, rows, chosen).run()
@@ -80,7 +85,22 @@ def fit(
         candidates=search.chosen,
         search=_search_document(search),
         counts=_counts(collection, bench, watch),
+        inference=dataclasses.asdict(inference),
+        log=collection.log,
     )
+
+
+def check_coefficient(settings: FitSettings, sae_source: str | None) -> None:
+    """Refuse a coefficient that the activations cannot have.
+
+    Raises:
+        SettingsError: `active` for residual dimensions, which are always active.
+    """
+    if settings.coefficient == "active" and sae_source == RAW:
+        raise SettingsError(
+            "residual dimensions (--raw) are active on every sample, so --coefficient active is "
+            "not defined; use positive or contrast"
+        )
 
 
 def _benches(

@@ -295,6 +295,26 @@ def _device_map() -> dict[str, str]:
     return {"device_map": AUTO_DEVICE}
 
 
+def saes_of(model: str, source: str | None, hook_shift: int = 0) -> list[SAEHandle]:
+    """Handles of the SAEs that a run used, by the model's configuration; no model is loaded.
+
+    Args:
+        model: `LanguageModel.id`.
+        source: `LanguageModel.sae_source`.
+        hook_shift: see `load_model`.
+
+    Raises:
+        SAEError: the run had no SAEs, or they are not there any more.
+        UnknownNameError, ModelError: the model's configuration cannot be read.
+    """
+    if source is None:
+        raise SAEError(f"{model} was run without SAEs; train with --sae FOLDER, or --raw")
+    known = KNOWN_MODELS.get(model)
+    config = _load(model, known.id if known else model, "AutoConfig").get_text_config()
+    where = known.sae if known and source == model else source
+    return find_saes(where, config.hidden_size, config.num_hidden_layers, hook_shift)
+
+
 def find_saes(source: str, d_model: int, n_layers: int, hook_shift: int = 0) -> list[SAEHandle]:
     """Handles of the SAEs that `--sae` names.
 

@@ -6,6 +6,7 @@ Changes when another kind of inference about r is added.
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,25 @@ def correlation_p_value(r: NDArray[np.float64], n: int) -> NDArray[np.float64]:
     return np.asarray(2 * stats.t.sf(t, n - 2), dtype=np.float64)
 
 
-def bonferroni(p: float, comparisons: int) -> float:
+P = TypeVar("P", float, NDArray[np.float64])
+
+
+def bonferroni(p: P, comparisons: int) -> P:
     """The p-value that holds for the best of `comparisons` ones, whatever their dependence."""
-    return min(1.0, p * max(comparisons, 1))
+    adjusted: P = np.minimum(1.0, p * max(comparisons, 1))
+    return adjusted
+
+
+def false_discovery_rate(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Adjusted p-values of Benjamini & Hochberg (1995), often called q-values.
+
+    The false discovery rate if a p-value and all lower ones are called discoveries, where they
+    are independent or positively dependent.
+
+    Args:
+        p: p-values of one family; NaN gives NaN and does not count.
+    """
+    q, defined = np.full(p.shape, np.nan), np.isfinite(p)
+    if defined.any():
+        q[defined] = stats.false_discovery_control(p[defined], method="bh")
+    return q

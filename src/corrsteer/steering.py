@@ -140,6 +140,23 @@ class Steering:
         )
 
 
+def summed(
+    features: Sequence[Feature], rows: Mapping[tuple[str, int], Float32[Tensor, " d_model"]]
+) -> dict[HookPoint, Tensor]:
+    """The sum of coefficient * W_dec[latent] over the features of each hook point.
+
+    Args:
+        features: in any order; the sums are in the order of latents.
+        rows: `Feature.key` -> W_dec[latent].
+    """
+    vectors: dict[HookPoint, Tensor] = {}
+    for feature in sorted(features, key=lambda f: (HookPoint.parse(f.hook_point).order, f.latent)):
+        hook_point = HookPoint.parse(feature.hook_point)
+        vector = feature.coefficient * rows[feature.key].float()
+        vectors[hook_point] = vectors[hook_point] + vector if hook_point in vectors else vector
+    return vectors
+
+
 def combine(
     features: Sequence[Feature],
     rows: Mapping[tuple[str, int], Float32[Tensor, " d_model"]],
@@ -154,12 +171,7 @@ def combine(
         lm: the model it is for.
         positions: where it steers.
     """
-    vectors: dict[HookPoint, Tensor] = {}
-    for feature in sorted(features, key=lambda f: (HookPoint.parse(f.hook_point).order, f.latent)):
-        hook_point = HookPoint.parse(feature.hook_point)
-        vector = feature.coefficient * rows[feature.key].float()
-        vectors[hook_point] = vectors[hook_point] + vector if hook_point in vectors else vector
-    return Steering(vectors, tuple(features), lm.id, lm.revision, positions)
+    return Steering(summed(features, rows), tuple(features), lm.id, lm.revision, positions)
 
 
 @contextmanager

@@ -87,6 +87,12 @@ TASK_OPTIONS = _options(
     click.option("--batch-size", type=int, default=32, show_default=True),
     click.option("--test-limit", type=int, help="At most this many test samples."),
 )
+SELECT_OPTIONS = _options(
+    click.option("--method", help="Rank by corr, mi, fisher or contrast. [default: corr]"),
+    click.option("--sign", help="positive, negative or both. [default: positive]"),
+    click.option("--coefficient", help="positive, contrast or active. [default: positive]"),
+    click.option("--min-frequency", type=float, help="Of a feature, to be selected. [default: 0]"),
+)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 TRAIN_EPILOG = """\b
@@ -101,6 +107,12 @@ Examples:
   corrsteer eval baseline --task mini-mmlu
   corrsteer eval runs/mine
   corrsteer eval runs/mine --task mini-xstest --strength 0.5,1,2
+"""
+
+SELECT_EPILOG = """\b
+Examples:
+  corrsteer select runs/mine --method mi
+  corrsteer select runs/mine --sign both --coefficient contrast --strategy S --out runs/both
 """
 
 
@@ -130,10 +142,12 @@ def cli() -> None:
 @click.option("--pool", default="max", show_default=True, help="max or mean, for r.")
 @click.option("--steer-pool", default="max", show_default=True, help="For the coefficient.")
 @click.option("--positions", "--mask", default="generated", show_default=True, help="Or: all.")
-@click.option("--coefficient", default="positive", show_default=True, help="Or: contrast.")
+@SELECT_OPTIONS
 @click.option("--strength", type=float, default=1.0, show_default=True)
 @click.option("--strengths", type=Numbers(float), metavar="a,b,c", help="To choose from.")
 @click.option("--controls", type=int, default=10, show_default=True, help="Random controls.")
+@click.option("--permutations", type=int, default=1000, show_default=True, help="For p-values.")
+@click.option("--log/--no-log", default=True, help="Keep the activations, for permutations.")
 @click.option("--val-limit", type=int, help="At most this many select samples.")
 @click.option("--describe", is_flag=True, help="Look the features up on Neuronpedia.")
 @click.option("--eval/--no-eval", "evaluated", default=True, help="Run the test split too.")
@@ -177,6 +191,56 @@ def report(**options: Any) -> None:
     from corrsteer.cli.run import run_report
 
     run_report(options)
+
+
+@cli.command(epilog=SELECT_EPILOG)
+@click.argument("run")
+@SELECT_OPTIONS
+@click.option("--strategy", help="S or A. [default: the run's own, or A]")
+@click.option("--strength", type=float, help="[default: the run's own]")
+@click.option("--out", type=click.Path(path_type=Path), help="Write a run there; none by default.")
+@JSON_OPTION
+def select(**options: Any) -> None:
+    """Choose a run's features again from what it saved: no model is loaded.
+
+    What is not given stays as it was in the run.
+    """
+    from corrsteer.cli.derive import run_select
+
+    run_select(options)
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN...")
+@SELECT_OPTIONS
+@click.option("--strategy", help="S or A. [default: the first run's own, or A]")
+@click.option("--strength", type=float, help="[default: the first run's own]")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
+@JSON_OPTION
+def merge(**options: Any) -> None:
+    """Add up runs of one model and task that were collected apart, and choose features again."""
+    from corrsteer.cli.derive import run_merge
+
+    run_merge(options)
+
+
+@cli.command()
+@click.option("--frequency", type=float, required=True, help="Share of samples a latent is on.")
+@click.option("--k", type=int, default=10, show_default=True, help="Activations wanted.")
+@click.option("--delta", type=float, default=0.05, show_default=True, help="Chance of fewer.")
+@click.option("--correlation", type=float, help="The r to measure and find.")
+@click.option("--width", type=float, default=0.2, show_default=True, help="Of its 95 % interval.")
+@click.option(
+    "--comparisons", type=int, default=26 * 16_384, show_default=True, help="Latents compared."
+)
+@click.option("--alpha", type=float, default=0.05, show_default=True, help="Family-wise level.")
+@click.option("--samples", type=Numbers(int), metavar="a,b,c", help="Give the smallest |r| there.")
+@JSON_OPTION
+def plan(**options: Any) -> None:
+    """How many samples are enough to see, measure and find a feature."""
+    from corrsteer.cli.plan import run_plan
+
+    run_plan(options)
 
 
 @cli.command()

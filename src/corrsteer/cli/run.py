@@ -149,14 +149,19 @@ def fit_settings(options: Options) -> FitSettings:
         "steer_pool",
         "positions",
         "coefficient",
+        "method",
+        "sign",
         "strength",
         "controls",
+        "min_frequency",
+        "log",
+        "permutations",
         "val_limit",
         "test_limit",
         "seed",
         "batch_size",
     )
-    given = {name: options[name] for name in same}
+    given = {name: options[name] for name in same if options[name] is not None}
     if options["strengths"] is not None:
         given["strengths"] = options["strengths"]
     return FitSettings.of(strategy=strategy or "auto", layers=layers, **given)

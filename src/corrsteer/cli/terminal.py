@@ -71,8 +71,10 @@ def print_run(document: Mapping[str, Any]) -> None:
         _print_guards(console, document["guards"])
     if document["features"]:
         console.print(_features(document["features"]))
+        print_inference(console, document["inference"])
     console.print(Text(document["verdict"], style="bold"))
-    console.print(Text(f"Run folder: {document['run']}"), soft_wrap=True)
+    if document["run"] is not None:
+        console.print(Text(f"Run folder: {document['run']}"), soft_wrap=True)
 
 
 def print_evaluation(document: Mapping[str, Any]) -> None:
@@ -162,6 +164,19 @@ def _print_guards(console: Console, guards: Mapping[str, Any]) -> None:
             f"({100 * guard['delta']['value']:+.1f} [{low:+.1f}, {high:+.1f}])",
             highlight=False,
         )
+
+
+def print_inference(console: Console, found: Mapping[str, Any]) -> None:
+    """How features were judged, in one line; nothing for a run that does not say."""
+    if not found:
+        return
+    line = (
+        f"adjusted p: {found['p_method']} over {found['comparisons']:,} latents; "
+        f"|r| above {found['threshold']:.3f} is significant"
+    )
+    if found["stability"] is not None:
+        line += f"; halves of the samples agree on a layer's best in {found['stability']:.0%}"
+    console.print(line if found["note"] is None else f"{line} ({found['note']})", highlight=False)
 
 
 def _features(features: Sequence[Mapping[str, Any]]) -> Table:

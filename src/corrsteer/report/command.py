@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from corrsteer.artifacts import Run
@@ -18,9 +19,12 @@ ALWAYS = ("strategy", "samples", "seed")
 NO_OPTION = ("near_ties", "guard_tolerance", "alpha")
 """Settings that only Python can change."""
 
+OF_MERGE = ("strategy", "method", "sign", "coefficient", "min_frequency", "strength")
+"""Settings that a merge may change; the others are those of its runs."""
+
 
 def reproduce(run: Run) -> str | None:
-    """The `corrsteer train` that makes the run again, quoted for a shell.
+    """The `corrsteer train` that makes the run again, or `merge`, quoted for a shell.
 
     Returns:
         None for a steering alone, which does not say what it was fitted on.
@@ -28,6 +32,8 @@ def reproduce(run: Run) -> str | None:
     made = run.provenance
     if not made.task:
         return None
+    if run.counts.get("merged"):
+        return _merge(run)
     options = {"model": made.model, **_sae_options(run), "task": made.task}
     options |= {"scorer": made.scorer, "max_new_tokens": made.max_new_tokens}
     asked = dataclasses.asdict(made.task_options)
@@ -36,14 +42,26 @@ def reproduce(run: Run) -> str | None:
     for name, value in changed_settings(run.settings).items():
         if name not in NO_OPTION:
             options[name] = value
-    words = ["corrsteer", "train"]
-    for name, value in options.items():
-        words.append("--" + name.replace("_", "-"))
-        if value is not True:
-            words.append(_text(value))
+    words = ["corrsteer", "train", *_words(options)]
     if run.evaluation is None:
         words.append("--no-eval")
     return shlex.join(words)
+
+
+def _merge(run: Run) -> str:
+    changed = changed_settings(run.settings)
+    options = {name: changed[name] for name in OF_MERGE if name in changed}
+    words = ["corrsteer", "merge", *map(str, run.counts["merged"]), *_words(options)]
+    return shlex.join([*words, "--out", "runs/merged"])
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    words = []
+    for name, value in options.items():
+        words.append(("--no-" if value is False else "--") + name.replace("_", "-"))
+        if not isinstance(value, bool):
+            words.append(_text(value))
+    return words
 
 
 def beyond_options(run: Run) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from corrsteer.config import Strategy
 from corrsteer.document import verdict
 from corrsteer.errors import ArtifactError
 from corrsteer.hook_points import HookPoint, Site
+from corrsteer.inference import Inference
 from corrsteer.metrics import Accuracy, Delta, SideEffects
 from corrsteer.selection import Feature
 
@@ -207,6 +208,7 @@ class Findings:
         evaluated: its evaluation, or None.
         search: what was tried on the select split, or None for a steering alone.
         counts: samples and times of the fit.
+        inference: how features were judged, or None in runs before it was recorded.
         rows: a test sample each.
     """
 
@@ -214,6 +216,7 @@ class Findings:
     evaluated: Evaluated | None
     search: SearchRecord | None
     counts: Counts
+    inference: Inference | None
     rows: tuple[Row, ...]
 
     @classmethod
@@ -229,6 +232,7 @@ class Findings:
             evaluated=_read(_EVALUATED, evaluation, EVALUATION_FILE) if evaluation else None,
             search=_read(_SEARCH, search, RUN_FILE) if search else None,
             counts=_read(_COUNTS, run.counts, RUN_FILE),
+            inference=_read(_INFERENCE, run.inference, RUN_FILE) if run.inference else None,
             rows=_read(_ROWS, run.predictions, PREDICTIONS_FILE),
         )
 
@@ -237,7 +241,7 @@ class Findings:
         """The outcome of the run in one sentence."""
         if self.evaluated is not None:
             return self.evaluated.verdict
-        if self.search is None:
+        if self.search is None and not self.run.statistics:
             return "Nothing to judge: this is a steering alone, without the run that made it."
         return verdict(self.run, None)
 
@@ -328,6 +332,7 @@ class Findings:
 _EVALUATED = TypeAdapter(Evaluated).validate_python
 _SEARCH = TypeAdapter(SearchRecord).validate_python
 _COUNTS = TypeAdapter(Counts).validate_python
+_INFERENCE = TypeAdapter(Inference).validate_python
 _ROWS = TypeAdapter(tuple[Row, ...]).validate_python
 
 

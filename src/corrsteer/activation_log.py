@@ -1,0 +1,300 @@
+"""The log of pooled activations: every nonzero one of every fit sample, on disk.
+
+Changes when more is kept of a sample, or in another format. Permutation tests, bootstraps and
+split halves need the activations themselves, which statistics do not hold. They are sparse, so a
+sample and layer takes a few hundred bytes: about three for each nonzero value. Memory is that of
+one buffer, whatever the number of samples.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from corrsteer.errors import ArtifactError
+
+LOG_FILE = "activations.parquet"
+OUTCOMES_FILE = "outcomes.parquet"
+SCHEMA = "corrsteer.log/1"
+
+LIMIT_BYTES = 2 * 2**30
+"""A log that grows past this is given up. Dense activations (`--raw`) of 4,000 samples of a model
+of 32 layers and 4,096 dimensions stay below it."""
+
+BUFFER_ENTRIES = 2**21
+"""Values held in memory before they are written; 14 bytes each."""
+
+LARGEST, SMALLEST = 65_504.0, 2.0**-24
+"""The range of float16. Activations beyond are moved to its ends, so that none becomes infinite
+and none that is active becomes zero."""
+
+_WRITE = {
+    "compression": "zstd",
+    "use_dictionary": False,
+    "column_encoding": {
+        "hook": "PLAIN",
+        "sample": "DELTA_BINARY_PACKED",
+        "latent": "DELTA_BINARY_PACKED",
+        "value": "PLAIN",
+    },
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationLog:
+    """Pooled activations and outcomes of the fit samples, those left out that were not judged.
+
+    Attributes:
+        folder: holds `LOG_FILE` and `OUTCOMES_FILE`.
+        widths: hook point name -> its number of latents, in the order of layers.
+        ids: of the samples, in the order of collection.
+        outcomes: theirs, float64 [samples].
+    """
+
+    folder: Path
+    widths: Mapping[str, int]
+    ids: tuple[str, ...] = field(repr=False)
+    outcomes: NDArray[np.float64] = field(repr=False)
+    _spool: Spool | None = field(default=None, repr=False, compare=False)
+
+    def activations(self, hook_point: str) -> sparse.csr_array:
+        """Pooled activations of one hook point, float64, [d_sae, samples], read from disk.
+
+        Raises:
+            ArtifactError: the log cannot be read.
+        """
+        path, names = self.folder / LOG_FILE, list(self.widths)
+        shape = (self.widths[hook_point], len(self.ids))
+        try:
+            with pq.ParquetFile(path) as file:
+                groups = [
+                    group
+                    for group in range(file.metadata.num_row_groups)
+                    if _only_hook(file, group) == names.index(hook_point)
+                ]
+                table = file.read_row_groups(groups, columns=["latent", "sample", "value"])
+        except (OSError, pa.ArrowException) as error:
+            raise _corrupt(path, error) from error
+        latent, sample, value = (column.to_numpy() for column in table.columns)
+        inside = all(
+            len(index) == 0 or (index.min() >= 0 and index.max() < size)
+            for index, size in zip((latent, sample), shape, strict=True)
+        )
+        if not inside or not np.isfinite(value).all():
+            raise ArtifactError(f"{path} holds what no run can; train again")
+        values = value.astype(np.float64)
+        return sparse.coo_array((values, (latent, sample)), shape=shape).tocsr()
+
+    def save(self, folder: Path) -> None:
+        """Put the log's files into a folder, by links where the disk is the same.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        for name in (LOG_FILE, OUTCOMES_FILE):
+            try:
+                os.link(self.folder / name, folder / name)
+            except OSError:
+                shutil.copyfile(self.folder / name, folder / name)
+
+
+def open_log(folder: Path) -> ActivationLog | None:
+    """The log in a run folder, its activations left on disk; None if there is none.
+
+    Raises:
+        ArtifactError: it is corrupt, truncated, or of another schema.
+    """
+    path = folder / LOG_FILE
+    if not path.exists() and not (folder / OUTCOMES_FILE).exists():
+        return None
+    try:
+        header = (pq.read_schema(path).metadata or {}).get(b"corrsteer")
+        outcomes = pq.read_table(folder / OUTCOMES_FILE)
+        document = json.loads(header or b"{}")
+        if document.get("schema") != SCHEMA:
+            raise ArtifactError(f"{path} is not a log of activations; train again")
+        return ActivationLog(
+            folder,
+            document["widths"],
+            tuple(outcomes["id"].to_pylist()),
+            outcomes["outcome"].to_numpy(),
+        )
+    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+        raise _corrupt(path, error) from error
+
+
+class Spool:
+    """A temporary folder that goes away with the last object that holds it."""
+
+    def __init__(self) -> None:
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix="corrsteer-"))
+        except OSError as error:
+            raise _cannot_log(error) from error
+        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+class LogWriter:
+    """Writes the log of one collection into a temporary folder.
+
+    Attributes:
+        given_up: why there will be no log, or None.
+    """
+
+    def __init__(self, widths: Mapping[str, int], limit_bytes: int = LIMIT_BYTES):
+        self.given_up: str | None = None
+        self._widths, self._limit = dict(widths), limit_bytes
+        self._spool = Spool()
+        self._path = self._spool.path / LOG_FILE
+        self._ids: list[str] = []
+        self._outcomes: list[float] = []
+        self._buffers: dict[str, list[pa.RecordBatch]] = {name: [] for name in widths}
+        self._held = 0
+        header = json.dumps({"schema": SCHEMA, "widths": self._widths})
+        self._schema = pa.schema(
+            [
+                ("hook", pa.int32()),
+                ("sample", pa.int32()),
+                ("latent", pa.int32()),
+                ("value", pa.float16()),
+            ],
+            metadata={"corrsteer": header},
+        )
+        try:
+            self._file = pq.ParquetWriter(self._path, self._schema, **_WRITE)
+        except OSError as error:
+            raise _cannot_log(error) from error
+
+    def add(
+        self, ids: Sequence[str], outcomes: Sequence[float], pooled: Mapping[str, Tensor]
+    ) -> None:
+        """Add judged samples.
+
+        Args:
+            ids: theirs.
+            outcomes: theirs, in [0, 1].
+            pooled: hook point name -> their pooled activations, [samples, d_sae].
+
+        Raises:
+            ArtifactError: the disk is full.
+        """
+        if self.given_up is not None:
+            return
+        first = len(self._ids)
+        for name, z in pooled.items():
+            rows, latents = z.nonzero(as_tuple=True)
+            samples = (rows + first).int().cpu().numpy()
+            self._hold(name, samples, latents.int().cpu().numpy(), _half(z[rows, latents]))
+        self._ids += ids
+        self._outcomes += outcomes
+        if self._held >= BUFFER_ENTRIES:
+            self._flush()
+
+    def append(self, log: ActivationLog) -> None:
+        """Add all samples of another log of the same hook points.
+
+        Raises:
+            ArtifactError: the other log cannot be read, or the disk is full.
+        """
+        first = len(self._ids)
+        for name in self._widths:
+            z = log.activations(name).tocsc().tocoo()
+            values = z.data.astype(np.float16)
+            samples = (z.col + first).astype(np.int32)
+            self._hold(name, samples, z.row.astype(np.int32), values)
+            self._flush()
+        self._ids += log.ids
+        self._outcomes += log.outcomes.tolist()
+
+    def close(self) -> ActivationLog | None:
+        """The finished log, which keeps its temporary folder; None where it was given up.
+
+        Raises:
+            ArtifactError: the disk is full.
+        """
+        self._flush()
+        if self.given_up is not None:
+            return None
+        outcomes = np.asarray(self._outcomes, dtype=np.float64)
+        try:
+            self._file.close()
+            table = pa.table({"id": pa.array(self._ids, pa.string()), "outcome": outcomes})
+            pq.write_table(table, self._spool.path / OUTCOMES_FILE)
+        except OSError as error:
+            raise _cannot_log(error) from error
+        return ActivationLog(
+            self._spool.path, self._widths, tuple(self._ids), outcomes, self._spool
+        )
+
+    def _hold(
+        self,
+        name: str,
+        samples: NDArray[np.int32],
+        latents: NDArray[np.int32],
+        values: NDArray[np.float16],
+    ) -> None:
+        hook = np.full(len(values), list(self._widths).index(name), dtype=np.int32)
+        columns = [pa.array(column) for column in (hook, samples, latents, values)]
+        self._buffers[name].append(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+        self._held += len(values)
+
+    def _flush(self) -> None:
+        """Write what is held, row groups of one hook point each."""
+        if self.given_up is not None:
+            return
+        try:
+            for batches in self._buffers.values():
+                table = pa.Table.from_batches(batches, self._schema)
+                if len(table):
+                    self._file.write_table(table)
+                batches.clear()
+        except OSError as error:
+            raise _cannot_log(error) from error
+        self._held = 0
+        if self._path.stat().st_size > self._limit:
+            self.given_up = (
+                f"the log of activations grew past {self._limit / 2**30:g} GiB and was given up"
+            )
+            self._file.close()
+            self._spool.remove()
+
+
+def _cannot_log(error: OSError) -> ArtifactError:
+    """The error for a temporary folder that cannot be written to."""
+    return ArtifactError(
+        f"cannot write the log of activations to {tempfile.gettempdir()}: "
+        f"{error.strerror or error}; free some space there, set TMPDIR to another folder, or use "
+        "--no-log"
+    )
+
+
+def _half(values: Tensor) -> NDArray[np.float16]:
+    """float16 within its range, and never zero."""
+    size = values.abs().clamp(SMALLEST, LARGEST)
+    half: NDArray[np.float16] = torch.copysign(size, values).half().cpu().numpy()
+    return half
+
+
+def _only_hook(file: pq.ParquetFile, group: int) -> int:
+    """The hook point that all of a row group is of, by the file's own statistics; -1 without."""
+    statistics = file.metadata.row_group(group).column(0).statistics
+    return int(statistics.min) if statistics is not None and statistics.has_min_max else -1
+
+
+def _corrupt(path: Path, error: Exception) -> ArtifactError:
+    reason = " ".join(str(error).split())[:200]
+    return ArtifactError(f"{path} is corrupt or missing ({reason}); train again")
