@@ -248,3 +248,39 @@ def test_methods_that_compare_classes_need_both():
     statistics = StreamingCorrelation(2).update(torch.rand(5, 2), torch.rand(5) / 2 + 0.5)
     with pytest.raises(InsufficientDataError, match="5 fit outcomes are above 0 and 0 equal 0"):
         statistics.contrast()
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+@pytest.mark.parametrize("sizes", [[300], [1] * 300, [7, 1, 200, 92]])
+def test_sparse_blocks_give_the_statistics_of_dense_ones(monkeypatch, offset, sizes):
+    rng = np.random.default_rng(6)
+    z, y = draw(rng, 300, offset)
+    z[:, 0] *= rng.random(300) < 0.1
+    z[:, 1] *= y > 0.5  # nonzero wherever the outcome is above its threshold
+    y = np.where(y > 0.5, y, 0.0)
+    z[:, 2] = 1e6 + 0.1
+    wide = np.concatenate([z, np.zeros((300, 40))], 1)
+    sparse = stream(wide, y, sizes)
+    monkeypatch.setattr("corrsteer.block.DENSE", -1.0)
+    dense = stream(wide, y, sizes)
+    for name, tensor in dense.state().items():
+        if not name.startswith(("mean", "first", "scalars")):  # which depend on the shift
+            np.testing.assert_allclose(sparse.state()[name], tensor, rtol=1e-8, atol=1e-7)
+    for of_sparse, of_dense in (
+        (sparse.correlation(), dense.correlation()),
+        (sparse.contrast(), dense.contrast()),
+        (sparse.coefficient(), dense.coefficient()),
+    ):
+        np.testing.assert_allclose(of_sparse, of_dense, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(sparse.correlation(), reference(wide, y), rtol=0, atol=1e-10)
+    assert torch.isnan(sparse.correlation()[2])
+
+
+def test_a_sparse_block_with_nan_is_refused_whole():
+    statistics = StreamingCorrelation(50)
+    z = torch.zeros(8, 50)
+    z[3, 7] = torch.nan
+    with pytest.raises(NonFiniteError, match="activations hold NaN"):
+        statistics.update(z, torch.arange(8).remainder(2).double())
+    assert statistics.n == 0
+    assert not statistics.histogram.any()

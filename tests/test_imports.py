@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "corrsteer"
 LAYERS = [
     # A. pure: no hooks, no models
     ["errors", "progress", "timing", "samples", "mini"],
-    ["hook_points", "config", "files", "scoring"],
+    ["hook_points", "block", "config", "files", "scoring"],
     ["pooling", "correlation", "significance"],
     ["metrics", "selection", "planning", "resampling"],
     # B. edges: each the only place of its kind

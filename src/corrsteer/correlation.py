@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from corrsteer.block import Block, block_of
 from corrsteer.config import Coefficient
-from corrsteer.errors import ArtifactError, InsufficientDataError, NonFiniteError
+from corrsteer.errors import ArtifactError, InsufficientDataError
 
 _PER_LATENT = (
     "first_z",
@@ -48,7 +49,8 @@ class StreamingCorrelation:
         d_sae: number of latents.
         n: samples seen.
         n_positive: samples with y > 0; `n_zero`: with y = 0.
-        first_z, first_y: the shifts; z and y of the first sample.
+        first_z, first_y: the shifts; y of the first sample, and its z where all of the first
+            block's are nonzero, else 0.
         mean_z, mean_y: means of z - first_z and y - first_y.
         m2_z, m2_y: sums of squared deviations from the mean.
         c_zy: sum of products of deviations.
@@ -105,49 +107,19 @@ class StreamingCorrelation:
         """
         if len(y) == 0:
             return self
-        z, y = z.to(self.mean_z), y.to(self.mean_z)
-        z_steer = z if z_steer is None else z_steer.to(self.mean_z)
-        for name, values in (("activations", z), ("outcomes", y), ("activations", z_steer)):
-            if not torch.isfinite(values).all():
-                raise NonFiniteError(
-                    f"{name} hold NaN or infinity; expected finite numbers: try --dtype float32, "
-                    "and check the model and SAE weights"
-                )
-        batch = StreamingCorrelation(self.d_sae, self.mean_z.device)
-        batch.n = len(y)
-        batch.first_z, batch.first_y = z[0].clone(), float(y[0])
-        shifted_z, shifted_y = z - z[0], y - y[0]
-        batch.mean_z, mean_y = shifted_z.mean(0), shifted_y.mean()
-        centred_z, centred_y = shifted_z - batch.mean_z, shifted_y - mean_y
-        batch.mean_y, batch.m2_y = float(mean_y), float(centred_y.square().sum())
-        batch.m2_z = centred_z.square().sum(0)
-        batch.c_zy = centred_y @ centred_z
-        positive, zero = (y > 0).to(z), (y == 0).to(z)
-        batch.n_positive, batch.n_zero = int(positive.sum()), int(zero.sum())
-        batch.sum_positive, batch.sum_zero = positive @ z_steer, zero @ z_steer
-        active = (z > 0).to(z)
-        batch.active, batch.active_positive = active.sum(0), positive @ active
-        batch._count_by_class(z, y)
-        return self.merge(batch)
-
-    def _count_by_class(
-        self, z: Float64[Tensor, "batch d_sae"], y: Float64[Tensor, " batch"]
-    ) -> None:
-        """Moments of z for outcomes of 0 and above, and histograms, of one batch."""
-        for name, rows in (("positive", z[y > 0]), ("zero", z[y == 0])):
-            if len(rows):
-                # deviations from one of them, so that a constant latent has none at all
-                shifted = rows - rows[0]
-                mean = shifted.mean(0)
-                setattr(self, f"m2_{name}", (shifted - mean).square().sum(0))
-                setattr(self, f"mean_{name}", (rows[0] - self.first_z) + mean)
-        row, latent = (z > 0).nonzero(as_tuple=True)
-        edges = torch.tensor(EDGES, dtype=z.dtype, device=z.device)
-        place = torch.bucketize(z[row, latent], edges) + BINS * (2 * latent + (y[row] > 0))
+        block = block_of(
+            z.to(self.mean_z.device),
+            y.to(self.mean_z),
+            None if z_steer is None else z_steer.to(self.mean_z.device),
+        )
+        edges = torch.tensor(EDGES, dtype=torch.float64, device=block.entry_z.device)
+        place = torch.bucketize(block.entry_z, edges)
+        place += BINS * (2 * block.entry_latent + block.entry_positive)
         ones = torch.ones_like(place, dtype=torch.int32)
         self.histogram.view(-1).scatter_add_(0, place, ones)
+        return self._merge_moments(block)
 
-    def _merge_by_class(self, other: StreamingCorrelation) -> None:
+    def _merge_by_class(self, other: StreamingCorrelation | Block) -> None:
         for name in ("positive", "zero"):
             count, added = getattr(self, f"n_{name}"), getattr(other, f"n_{name}")
             if added:
@@ -156,8 +128,6 @@ class StreamingCorrelation:
                 delta = getattr(other, f"mean_{name}") + (other.first_z - self.first_z) - mean
                 m2 += getattr(other, f"m2_{name}") + count * weight * delta.square()
                 mean += weight * delta
-        self.histogram += other.histogram
-        self.by_class = self.by_class and other.by_class
 
     def merge(self, other: StreamingCorrelation) -> StreamingCorrelation:
         """Add the samples that `other` has seen.
@@ -172,6 +142,11 @@ class StreamingCorrelation:
             )
         if other.n == 0:
             return self
+        self.histogram += other.histogram
+        self.by_class = self.by_class and other.by_class
+        return self._merge_moments(other)
+
+    def _merge_moments(self, other: StreamingCorrelation | Block) -> StreamingCorrelation:
         if self.n == 0:
             self.first_z, self.first_y = other.first_z.to(self.mean_z), other.first_y
         n = self.n + other.n
