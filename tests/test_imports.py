@@ -29,7 +29,7 @@ LAYERS = [
     ["fitting", "document"],
     ["train", "derive"],
     # D. doors
-    ["report"],
+    ["report", "export"],
     ["cli"],
 ]
 RANK = {module: rank for rank, modules in enumerate(LAYERS) for module in modules}

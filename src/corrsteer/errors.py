@@ -45,6 +45,10 @@ class ArtifactError(CorrSteerError):
     """A run folder or steering file is missing, corrupt, or belongs to something else."""
 
 
+class ConsumerError(CorrSteerError):
+    """A consumer cannot take a steering, is not installed, or does not do what it should."""
+
+
 def unknown(kind: str, value: str, known: list[str], remedy: str) -> UnknownNameError:
     """The error for a name that is not known, with the nearest known one if any is near."""
     import difflib

@@ -171,7 +171,9 @@ def combine(
         lm: the model it is for.
         positions: where it steers.
     """
-    return Steering(summed(features, rows), tuple(features), lm.id, lm.revision, positions)
+    about = {"model_type": str(lm.model.config.get_text_config().model_type)}
+    vectors = summed(features, rows)
+    return Steering(vectors, tuple(features), lm.id, lm.revision, positions, metadata=about)
 
 
 @contextmanager

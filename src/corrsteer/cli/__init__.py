@@ -114,6 +114,12 @@ Examples:
   corrsteer select runs/mine --method mi
   corrsteer select runs/mine --sign both --coefficient contrast --strategy S --out runs/both
 """
+EXPORT_EPILOG = """\b
+Examples:
+  corrsteer export runs/mine --to gguf --out mine.gguf
+  corrsteer export runs/mine --to lm-eval --out mine.pt --strength 0.5
+  corrsteer export runs/mine --to torch --out shared/mine
+"""
 
 
 @click.group(
@@ -241,6 +247,20 @@ def plan(**options: Any) -> None:
     from corrsteer.cli.plan import run_plan
 
     run_plan(options)
+
+
+@cli.command("export", epilog=EXPORT_EPILOG)
+@click.argument("run")
+@click.option("--to", required=True, help="lm-eval, gguf or torch.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new file or folder.")
+@click.option("--strength", type=float, help="[default: the run's own]")
+@click.option("--drop-block-0", is_flag=True, help="gguf: leave out what it cannot steer.")
+@JSON_OPTION
+def export_(**options: Any) -> None:
+    """Write a run's steering in the format of another program."""
+    from corrsteer.cli.export import run_export
+
+    run_export(options)
 
 
 @cli.command()

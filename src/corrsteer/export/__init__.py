@@ -1,0 +1,88 @@
+"""A steering in the formats of other programs.
+
+Changes when there is another one: give it a file of its own beside `base.Consumer`, and a place
+in `CONSUMERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from corrsteer.errors import ArtifactError, ConsumerError, unknown
+from corrsteer.export.base import Consumer, Exported
+from corrsteer.export.llama_cpp import LlamaCpp
+from corrsteer.export.lm_eval import LmEval
+from corrsteer.files import cannot_write, write_whole
+from corrsteer.steering import Steering
+
+__all__ = ["CONSUMERS", "Consumer", "Exported", "export", "find_consumer"]
+
+CONSUMERS: dict[str, Consumer] = {each.name: each for each in (LmEval(), LlamaCpp())}
+
+
+def find_consumer(name: str) -> Consumer:
+    """The consumer of that name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name not in CONSUMERS:
+        raise unknown("consumer", name, list(CONSUMERS), f"choose {', '.join(CONSUMERS)}")
+    return CONSUMERS[name]
+
+
+def export(
+    steering: Steering,
+    to: str,
+    out: str | Path,
+    drop_block_0: bool = False,
+) -> Exported:
+    """Write a steering for a consumer, whole or not at all.
+
+    Args:
+        steering: what to write, at its own strength.
+        to: name of the consumer.
+        out: a new file, or a new folder for consumers that take one.
+        drop_block_0: see `Consumer.render`.
+
+    Returns:
+        what was written.
+
+    Raises:
+        CorrSteerError: nothing was written: an unknown consumer, one that cannot take this
+            steering, or a place that is taken or cannot be written to.
+    """
+    consumer, path = find_consumer(to), Path(out)
+    if consumer.suffix and path.suffix != consumer.suffix:
+        raise ConsumerError(
+            f"--out is {str(path)!r}, and {to} reads {consumer.suffix} files; "
+            f"name it {path.name}{consumer.suffix}"
+        )
+    if path.exists() and (consumer.suffix or not path.is_dir() or any(path.iterdir())):
+        raise ArtifactError(f"{path} exists already; choose another --out, or remove it")
+    if not steering.scaled():
+        raise ConsumerError(
+            f"there is nothing to steer by at strength {steering.strength:g}: the steering has "
+            f"{len(steering.features)} features; export a run that recommends some"
+        )
+    exported = consumer.render(steering, drop_block_0)
+    if isinstance(exported.content, bytes):
+        write_whole(path, exported.content)
+    else:
+        _write_folder(path, exported.content)
+    return exported
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a folder that is new or empty; all of them, or no folder."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            whole = Path(temporary) / "whole"
+            for name, content in files.items():
+                write_whole(whole / name, content)
+            whole.replace(folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from error

@@ -1,0 +1,85 @@
+"""What a consumer of a steering is, and what consumers have in common.
+
+Changes when consumers are asked for something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from corrsteer.config import Positions
+from corrsteer.errors import ConsumerError
+from corrsteer.steering import Steering
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A steering in a consumer's format.
+
+    Attributes:
+        content: of the file; for a folder, file name -> content.
+        notes: what is not as in the run, a sentence each.
+    """
+
+    content: bytes | Mapping[str, bytes]
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Consumer(Protocol):
+    """A program that steers by a file of its own format.
+
+    Attributes:
+        name: what `--to` takes.
+        suffix: how the name of its file ends; empty for a folder.
+        scope: the positions at which it steers; None for those that the steering says.
+    """
+
+    name: str
+    suffix: str
+    scope: Positions | None
+
+    def render(self, steering: Steering, drop_block_0: bool = False) -> Exported:
+        """The steering, at its own strength, in the consumer's format.
+
+        Args:
+            steering: with at least one vector that is not zero.
+            drop_block_0: leave out a vector of block 0 where the consumer cannot take it.
+
+        Raises:
+            ConsumerError: the consumer cannot do what the steering says.
+        """
+
+
+def block_outputs(steering: Steering, consumer: str) -> dict[int, Tensor]:
+    """What is added to the output of each block: block -> vector times strength, [d_model].
+
+    The residual before block L is the one after block L-1. Vectors that meet add.
+
+    Raises:
+        ConsumerError: a vector is for a place that is no block's output.
+    """
+    added: dict[int, Tensor] = {}
+    for hook_point, vector in steering.scaled().items():
+        if hook_point.site == "mlp_out" or hook_point.order == (0, 0):
+            raise ConsumerError(
+                f"{consumer} adds to the output of blocks, and {hook_point} is not one; "
+                "export --to torch instead"
+            )
+        block = hook_point.layer - (hook_point.site == "resid_pre")
+        added[block] = added[block] + vector if block in added else vector
+    return dict(sorted(added.items()))
+
+
+def scope_note(steering: Steering, consumer: str) -> tuple[str, ...]:
+    """A note for a consumer that steers at all positions, where the steering means fewer."""
+    if steering.positions == "all":
+        return ()
+    return (
+        f"{consumer} steers at every position, the prompt's too; "
+        "this run was evaluated at generated positions only",
+    )
