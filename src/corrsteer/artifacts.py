@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,6 +39,17 @@ FEATURES_FILE = "features.json"
 EVALUATION_FILE = "evaluation.json"
 PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "report.html"
+EVIDENCE = (
+    "strength",
+    "baseline",
+    "steered",
+    "delta",
+    "side_effects",
+    "controls",
+    "guards",
+    "verdict",
+)
+"""What of an evaluation goes with the steering."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,20 @@ class Run:
             raise cannot_write(folder, error) from error
         return folder
 
+    def described(self) -> Steering:
+        """The steering with what made it, and how it fared, in its metadata."""
+        if not self.provenance.task:  # a steering alone has brought its own
+            return self.steering
+        evidence = {key: self.evaluation[key] for key in EVIDENCE} if self.evaluation else None
+        about = {
+            "sae": self.provenance.sae_source or "",
+            "task": self.provenance.task,
+            "strategy": self.settings.strategy,
+            "corrsteer": self.provenance.versions.get("corrsteer", ""),
+            "evidence": json.dumps(_finite(evidence)),
+        }
+        return replace(self.steering, metadata={**self.steering.metadata, **about})
+
     def _write(self, folder: Path) -> None:
         tensors = {
             f"{hook}/{name}": tensor
@@ -126,7 +151,7 @@ class Run:
             for name, tensor in statistics.state().items()
         }
         write_whole(folder / STATISTICS_FILE, save(tensors, metadata={"schema": SCHEMA}))
-        self.steering.save(folder)
+        self.described().save(folder)
         if self.log is not None:
             self.log.save(folder)
         features = {

@@ -121,12 +121,14 @@ class Bench:
         seed: int = 42,
         batch_size: int = 32,
         progress: Progress = SILENT,
+        force: bool = False,
     ):
         self.lm, self.task, self.progress = lm, task, progress
         self.samples = limited(getattr(task, split), limit, seed, task.shuffled)
         self._decoder = lm.decoder_for(task.allowed_replies)
         self._batch_size = batch_size
         self._split = split
+        self._force = force
         if not self.samples:
             raise DataError(
                 f"the {split} split of {task.name} is empty; give it rows, "
@@ -146,7 +148,7 @@ class Bench:
         bitwise.
         """
         for steering in steerings:
-            check_fit(self.lm.model, steering)
+            check_fit(self.lm.model, steering, self._force)
         active = [index for index, steering in enumerate(steerings) if steering.scaled()]
         responses = [self.baseline] * len(steerings)
         together = [index for index in active if steerings[index].positions == "generated"]
@@ -155,7 +157,7 @@ class Bench:
             for index, ids in zip(together, self._branched(arms, name), strict=True):
                 responses[index] = self._responses(ids)
         for index in set(active) - set(together):
-            with steer(self.lm, steerings[index]):
+            with steer(self.lm, steerings[index], force=self._force):
                 responses[index] = self._responses(self._greedy(name))
         return responses
 

@@ -179,6 +179,7 @@ def evaluation_document(
         "strategy": run.settings.strategy if run else None,
         "settings": dataclasses.asdict(run.settings) if run else {},
         "strength": steering.strength if steered else None,
+        "forced": first.forced,
         "features": [feature.to_dict() for feature in steering.features],
         **outcome,
         "strengths": [

@@ -15,7 +15,7 @@ from corrsteer.metrics import Accuracy, Delta, SideEffects
 from corrsteer.models import LanguageModel
 from corrsteer.progress import SILENT, Progress
 from corrsteer.samples import Sample
-from corrsteer.steering import Steering
+from corrsteer.steering import Steering, mismatch
 from corrsteer.tasks import Task
 
 
@@ -32,6 +32,7 @@ class Evaluation:
         controls: accuracies under random-feature controls.
         guards: guard task -> comparison on its own test split.
         predictions: a row a sample: prompt, target, and both arms' text, answer and outcome.
+        forced: why the steering is not for this model, where it was forced on it; else None.
     """
 
     baseline: Accuracy
@@ -42,6 +43,7 @@ class Evaluation:
     controls: tuple[float, ...] = ()
     guards: Mapping[str, Comparison] = field(default_factory=dict)
     predictions: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    forced: str | None = None
 
 
 def evaluate(
@@ -56,6 +58,7 @@ def evaluate(
     seed: int = 42,
     batch_size: int = 32,
     progress: Progress = SILENT,
+    force: bool = False,
 ) -> Evaluation:
     """Accuracy and side effects of a steering on a task's test split.
 
@@ -70,6 +73,8 @@ def evaluate(
         seed: of that draw.
         batch_size: prompts run at once.
         progress: told how far it is.
+        force: steer a model that the steering was not made for; `Evaluation.forced` then says why
+            it is not.
 
     Raises:
         DataError: the test split is empty.
@@ -78,7 +83,14 @@ def evaluate(
 
     def bench(each: Task) -> Bench:
         return Bench(
-            lm, each, "test", limit=limit, seed=seed, batch_size=batch_size, progress=progress
+            lm,
+            each,
+            "test",
+            limit=limit,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+            force=force,
         )
 
     if steering is None:
@@ -106,6 +118,7 @@ def evaluate_on(
         controls=tuple(control_accuracy(responses) for responses in random),
         guards={guard.task.name: guard.compare([steering], "guard")[0] for guard in guards},
         predictions=tuple(predictions(bench.samples, bench.baseline, steered)),
+        forced=mismatch(bench.lm.model, steering),
     )
 
 

@@ -235,6 +235,7 @@ def load_model(
     dtype: str | None = None,
     device: str | None = None,
     hook_shift: int = 0,
+    revision: str | None = None,
 ) -> LanguageModel:
     """A language model with handles to its SAEs.
 
@@ -246,6 +247,7 @@ def load_model(
         device: cpu, cuda, cuda:1, mps; the best there is by default. `auto` spreads the blocks over
             all GPUs, and the memory beside them if need be (needs accelerate).
         hook_shift: read and steer this many blocks later than the SAEs say.
+        revision: commit, tag or branch of a hub id; its main branch by default.
 
     Raises:
         UnknownNameError: nothing is known under that name.
@@ -257,15 +259,16 @@ def load_model(
     path = known.id if known else name
     _quiet_transformers()
     placing = _device_map() if spread else {}
-    tokenizer = _load(name, path, "AutoTokenizer")
-    model = _load(name, path, "AutoModelForCausalLM", dtype=_dtype(dtype, where), **placing)
+    at = {"revision": revision} if revision else {}
+    tokenizer = _load(name, path, "AutoTokenizer", **at)
+    model = _load(name, path, "AutoModelForCausalLM", dtype=_dtype(dtype, where), **placing, **at)
     model = model.eval().requires_grad_(False)
     model = model if spread else model.to(where)
     lm = LanguageModel(
         model=model,
         tokenizer=tokenizer,
         id=name,
-        revision=_revision(path),
+        revision=_revision(path, revision),
         hook_shift=hook_shift,
     )
     source = sae or (known.sae if known else None)
@@ -364,13 +367,13 @@ def _load(name: str, path: str, kind: str, **options: Any) -> Any:
         ) from error
 
 
-def _revision(path: str) -> str | None:
+def _revision(path: str, asked: str | None) -> str | None:
     """The commit of the hub that a model was read at; None for a folder."""
     from huggingface_hub import try_to_load_from_cache
 
     if Path(path).exists():
         return None
-    config = try_to_load_from_cache(path, "config.json")
+    config = try_to_load_from_cache(path, "config.json", revision=asked)
     return Path(config).parent.name if isinstance(config, str) else None
 
 

@@ -10,20 +10,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from corrsteer import card
 from corrsteer.config import Positions, check_strength
 from corrsteer.errors import ArtifactError, CorrSteerError, ModelError
 from corrsteer.files import write_whole
 from corrsteer.hook_points import HookPoint
 from corrsteer.hooks import adding, find_blocks
-from corrsteer.models import LanguageModel
+from corrsteer.models import KNOWN_MODELS, LanguageModel
 from corrsteer.selection import FEATURES, Feature
 
 FILE_NAME = "steering.safetensors"
@@ -31,8 +34,15 @@ SCHEMA = "corrsteer.steering/1"
 
 
 @dataclass(frozen=True)
-class Steering:
+class Steering(
+    ModelHubMixin,
+    library_name="corrsteer",
+    tags=["corrsteer", "steering-vectors", "sparse-autoencoder"],
+    paper_url="https://arxiv.org/abs/2508.12535",
+):
     """What is added to the residual stream, and where: x' = x + strength * vector.
+
+    `save_pretrained`, `push_to_hub` and `from_pretrained` are those of huggingface_hub's mixin.
 
     Attributes:
         vectors: hook point -> coefficient * W_dec[latent], summed over the features there;
@@ -42,7 +52,14 @@ class Steering:
         revision: the model's commit, or None.
         positions: `generated`, or `all` to steer every prompt position too.
         strength: what the vectors are multiplied with unless a call says otherwise.
+        metadata: what else the file says; a run puts its task, SAE and evidence there.
     """
+
+    # set by the mixin on every instance that has none, which a frozen one does not allow
+    _hub_mixin_config: ClassVar[dict[str, str]] = {  # type: ignore[misc]
+        "library": "corrsteer",
+        "schema": SCHEMA,
+    }
 
     vectors: Mapping[HookPoint, Float32[Tensor, " d_model"]]
     features: tuple[Feature, ...] = ()
@@ -132,6 +149,55 @@ class Steering:
             metadata={key: value for key, value in header.items() if key not in own},
         )
 
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **options: Any) -> Steering:  # type: ignore[override]
+        """The steering in a repository of the hub, or in a folder.
+
+        Args:
+            name: `owner/name`, or the folder.
+            options: those of the mixin: revision, token, cache_dir, local_files_only, ...
+
+        Raises:
+            ArtifactError: nothing there, or it is not a steering of this schema.
+        """
+        try:
+            return super().from_pretrained(name, **options)
+        except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ArtifactError(
+                f"no steering to be had from {str(name)!r} ({reason}); check the name, the "
+                "network and that you are logged in if it is private"
+            ) from error
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Steering:
+        if Path(model_id).is_dir():
+            return cls.load(model_id)
+        return cls.load(hf_hub_download(model_id, FILE_NAME, **options))
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save(save_directory)
+        write_whole(save_directory / card.SCRIPT, card.script())
+
+    def generate_model_card(self, **card_data: Any) -> ModelCard:
+        """The card: what it does, for which model, on what evidence, and its limits.
+
+        Args:
+            card_data: of the card's YAML block, e.g. `license`; over what is known already.
+        """
+        model = canonical_name(self.model)
+        known = {} if not model or _is_folder(model) else {"base_model": model}
+        data = dict(self._hub_mixin_info.model_card_data.__dict__) | known | card_data
+        facts = card.facts(
+            self.model,
+            self.revision,
+            self.positions,
+            self.strength,
+            [feature.to_dict() for feature in self.features],
+            self.metadata,
+        )
+        return ModelCard(card.render(ModelCardData(**data).to_yaml(), facts))
+
     def __repr__(self) -> str:
         where = ", ".join(f"{f.layer}/{f.latent} x {f.coefficient:.3g}" for f in self.features)
         return (
@@ -178,7 +244,10 @@ def combine(
 
 @contextmanager
 def steer(
-    lm: LanguageModel | Any, steering: Steering, strength: float | None = None
+    lm: LanguageModel | Any,
+    steering: Steering,
+    strength: float | None = None,
+    force: bool = False,
 ) -> Iterator[None]:
     """While inside, the model is steered; on leaving, also by an exception, it is itself again.
 
@@ -186,18 +255,24 @@ def steer(
         lm: a `LanguageModel`, or a bare causal language model of transformers.
         steering: what to add.
         strength: the steering's own if None; 0 leaves the model bitwise as it is.
+        force: steer a model that the steering was not made for, if its width and layers fit.
 
     Raises:
-        ModelError: the steering does not fit the model's width or layers.
+        ModelError: the steering is for another model.
     """
     model = lm.model if isinstance(lm, LanguageModel) else lm
-    check_fit(model, steering)
+    check_fit(model, steering, force)
     with adding(model, steering.scaled(strength), steering.positions):
         yield
 
 
-def check_fit(model: Any, steering: Steering) -> None:
-    """Refuse a steering that is not for a model of this width and depth.
+def check_fit(model: Any, steering: Steering, force: bool = False) -> None:
+    """Refuse a steering that is not for this model.
+
+    Args:
+        model: of transformers.
+        steering: what is to be added to it.
+        force: let pass what `mismatch` finds; width and layers must fit even so.
 
     Raises:
         ModelError: it does not fit.
@@ -211,3 +286,41 @@ def check_fit(model: Any, steering: Steering) -> None:
                 f"d_model {len(vector)} does not fit {type(model).__name__} with {n_layers} "
                 f"layers of d_model {d_model}; steer the model it was made on"
             )
+    reason = None if force else mismatch(model, steering)
+    if reason is not None:
+        raise ModelError(f"{reason}; steer the model it was made on, or give --force (force=True)")
+
+
+def mismatch(model: Any, steering: Steering) -> str | None:
+    """Why the steering is not for this model; None where nothing speaks against it.
+
+    Names and commits of the hub are compared, and the kind of model. Of a folder nobody knows
+    which model it holds, so a name never speaks against it.
+    """
+    made_for, given = canonical_name(steering.model), canonical_name(model.config.name_or_path)
+    kind, given_kind = (
+        steering.metadata.get("model_type"),
+        model.config.get_text_config().model_type,
+    )
+    if kind and kind != given_kind:
+        return f"the steering is for a model of type {kind}, and this one is {given_kind}"
+    if not made_for or not given or _is_folder(made_for) or _is_folder(given):
+        return None
+    if made_for != given:
+        return f"the steering is for {made_for}, and this model is {given}"
+    revision = getattr(model.config, "_commit_hash", None)
+    if steering.revision and revision and steering.revision != revision:
+        return (
+            f"the steering is for revision {steering.revision} of {made_for}, and this is "
+            f"{revision}"
+        )
+    return None
+
+
+def canonical_name(name: str) -> str:
+    """The hub id or folder that a known name stands for; any other name as it is."""
+    return KNOWN_MODELS[name].id if name in KNOWN_MODELS else name
+
+
+def _is_folder(name: str) -> bool:
+    return Path(name).is_absolute() or name.startswith(".") or Path(name).is_dir()

@@ -61,6 +61,7 @@ MODEL_OPTIONS = _options(
         help="Folder of SAEs, or a release of sae-lens's directory; a known model brings its own.",
     ),
     click.option("--raw", is_flag=True, help="Use residual dimensions instead of SAE latents."),
+    click.option("--revision", help="Commit of a hub id. [default: main, or the run's own]"),
     click.option("--hook-shift", type=int, default=0, help="Steer this many blocks later."),
     click.option("--dtype", help="float32, bfloat16 or float16."),
     click.option("--device", help="cpu, cuda, cuda:1, ..., or auto to spread over several GPUs."),
@@ -177,6 +178,7 @@ def train(**options: Any) -> None:
 @click.option("--task", help="Known name or .jsonl file. [default: the run's own]")
 @TASK_OPTIONS
 @click.option("--strength", type=Numbers(float), metavar="a,b,c", help="[default: the run's own]")
+@click.option("--force", is_flag=True, help="Steer a model that the run was not made on.")
 @JSON_OPTION
 def evaluate(**options: Any) -> None:
     """Evaluate a saved run, or the unsteered model alone, on a task's test split.

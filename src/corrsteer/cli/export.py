@@ -18,7 +18,7 @@ Options = Mapping[str, Any]
 def run_export(options: Options) -> None:
     """`corrsteer export`."""
     find_consumer(options["to"])
-    steering = load_run(options["run"]).steering
+    steering = load_run(options["run"]).described()
     if options["strength"] is not None:
         steering = steering.at(options["strength"])
     exported = export(steering, options["to"], options["out"], options["drop_block_0"])

@@ -96,6 +96,7 @@ def run_eval(options: Options) -> None:
             seed=options["seed"],
             batch_size=options["batch_size"],
             progress=progress,
+            force=options["force"],
         )
         with watch.timing("evaluate"):
             arms = [
@@ -241,6 +242,7 @@ def _load_model(options: Options) -> LanguageModel:
         dtype=options["dtype"],
         device=options["device"],
         hook_shift=options["hook_shift"],
+        revision=options["revision"],
     )
 
 
@@ -250,10 +252,11 @@ def _default_model(task: str) -> str:
 
 
 def _model_of(run: Run | None, options: Options) -> Options:
-    """The options, with the run's own model where none is given."""
+    """The options, with the run's own model, at its own commit, where none is given."""
     if run is None or options["model"]:
         return options
-    return {**options, "model": run.provenance.model}
+    revision = options["revision"] or run.provenance.revision
+    return {**options, "model": run.provenance.model, "revision": revision}
 
 
 def _defaults_of(run: Run | None, options: Options, task_name: str) -> Options:

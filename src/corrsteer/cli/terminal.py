@@ -86,6 +86,8 @@ def print_evaluation(document: Mapping[str, Any]) -> None:
     for arm in document.get("strengths", ()):
         _add_arm(table, f"steered x {arm['strength']:g}", arm)
     console.print(table)
+    if document["forced"]:
+        console.print(Text(f"Forced: {document['forced']}."))
 
 
 def print_names(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

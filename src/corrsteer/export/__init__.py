@@ -14,12 +14,13 @@ from corrsteer.errors import ArtifactError, ConsumerError, unknown
 from corrsteer.export.base import Consumer, Exported
 from corrsteer.export.llama_cpp import LlamaCpp
 from corrsteer.export.lm_eval import LmEval
+from corrsteer.export.plain import PlainTorch
 from corrsteer.files import cannot_write, write_whole
 from corrsteer.steering import Steering
 
 __all__ = ["CONSUMERS", "Consumer", "Exported", "export", "find_consumer"]
 
-CONSUMERS: dict[str, Consumer] = {each.name: each for each in (LmEval(), LlamaCpp())}
+CONSUMERS: dict[str, Consumer] = {each.name: each for each in (LmEval(), LlamaCpp(), PlainTorch())}
 
 
 def find_consumer(name: str) -> Consumer:

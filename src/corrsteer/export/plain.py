@@ -1,0 +1,27 @@
+"""Plain PyTorch: a folder with the vectors, a script that needs no CorrSteer, and a model card.
+
+Changes when what is shared does. It is the folder that `Steering.push_to_hub` uploads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from corrsteer.config import Positions
+from corrsteer.export.base import Exported
+from corrsteer.steering import Steering
+
+
+class PlainTorch:
+    """transformers alone, by a script that comes with the vectors; also a repository of the hub."""
+
+    name = "torch"
+    suffix = ""
+    scope: Positions | None = None
+
+    def render(self, steering: Steering, drop_block_0: bool = False) -> Exported:
+        """Vectors, card, script and configuration."""
+        with TemporaryDirectory() as folder:
+            steering.save_pretrained(folder)
+            return Exported({path.name: path.read_bytes() for path in Path(folder).iterdir()})
