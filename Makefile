@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.set-up
 
-.PHONY: demo test lint types unit setup clean
+.PHONY: demo test lint types unit setup clean verify-lm-eval verify-llama-cpp
 
 demo: $(SETUP)
 	$(BIN)/corrsteer train --model mini --task mini-harmbench
@@ -34,5 +34,30 @@ $(SETUP): pyproject.toml constraints.txt
 		--constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# Real consumers, each in a Python of its own; their tests are skipped elsewhere.
+LM_EVAL := .venv-lm-eval
+LLAMA_CPP := .venv-llama-cpp
+
+verify-lm-eval: $(LM_EVAL)/.set-up
+	$(LM_EVAL)/bin/python -m pytest tests/test_consumers.py -k lm_eval
+
+$(LM_EVAL)/.set-up: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(LM_EVAL)
+	$(LM_EVAL)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$(grep '^torch==' constraints.txt)
+	$(LM_EVAL)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]' 'lm-eval[hf]==0.4.13'
+	touch $@
+
+# llama-cpp-python is compiled: a quarter of an hour on two cores
+verify-llama-cpp: $(SETUP) $(LLAMA_CPP)/.set-up
+	$(BIN)/python -m pytest tests/test_consumers.py -k llama_cpp
+
+$(LLAMA_CPP)/.set-up:
+	$(PYTHON) -m venv $(LLAMA_CPP)
+	$(LLAMA_CPP)/bin/python -m pip install --quiet --disable-pip-version-check \
+		llama-cpp-python==0.3.36 $$(grep '^gguf==' constraints.txt)
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(LM_EVAL) $(LLAMA_CPP) runs

@@ -202,51 +202,55 @@ import sys
 sys.modules["corrsteer"] = None  # importing it fails
 import json, torch
 from transformers import AutoModelForCausalLM
-from steer import steer
+from generated.steer import steer
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
-handles = steer(model)
 ids = torch.tensor(json.loads(sys.argv[2]))
 def reply():
-    return model.generate(
+    said = model.generate(
         input_ids=ids, attention_mask=(ids != 0).long(), max_new_tokens=6, do_sample=False,
         output_logits=True, return_dict_in_generate=True,
     )
-steered = reply()
-for handle in handles:
-    handle.remove()
-logits = [step.tolist() for step in steered.logits]
-out = {"ids": steered.sequences.tolist(), "logits": logits, "plain": reply().sequences.tolist()}
-json.dump(out, sys.stdout)
+    return {"ids": said.sequences.tolist(), "logits": [step.tolist() for step in said.logits]}
+said = {}
+for scope in ("generated", "all"):
+    handles = steer(model, scope + "/steering.safetensors")
+    said[scope] = reply()
+    for handle in handles:
+        handle.remove()
+json.dump(said | {"plain": reply()}, sys.stdout)
 """
 
 
-@pytest.mark.parametrize("positions", ["generated", "all"])
-def test_the_script_alone_steers_as_we_do(lm, hub, tmp_path, positions):
-    made = steering(lm, positions=positions, strength=0.7)
-    export(made, "torch", tmp_path / "s")
+def test_the_script_alone_steers_as_we_do(lm, hub, tmp_path):
+    made = {scope: steering(lm, positions=scope, strength=0.7) for scope in ("generated", "all")}
+    for scope, each in made.items():
+        export(each, "torch", tmp_path / scope)
     ids = [[0, 0, 1, 20, 30, 40], [1, 9, 8, 7, 6, 5]]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", ALONE, str(hub / "model"), json.dumps(ids)],
-        cwd=tmp_path / "s",
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
-    alone = json.loads(done.stdout)
-    given = torch.tensor(ids)
-    options = {
-        "attention_mask": (given != 0).long(),
-        "max_new_tokens": 6,
-        "do_sample": False,
-        "output_logits": True,
-        "return_dict_in_generate": True,
-    }
-    plain = lm.model.generate(given, **options)
-    with steer(lm, made):
-        ours = lm.model.generate(given, **options)
-    assert alone["ids"] == ours.sequences.tolist()
-    assert alone["plain"] == plain.sequences.tolist()
-    torch.testing.assert_close(
-        torch.tensor(alone["logits"]), torch.stack(ours.logits), atol=1e-5, rtol=0
-    )
-    assert (torch.stack(ours.logits)[0] - plain.logits[0]).abs().max() > 0.01
+    said, given = json.loads(done.stdout), torch.tensor(ids)
+
+    def ours():
+        return lm.model.generate(
+            given,
+            attention_mask=(given != 0).long(),
+            max_new_tokens=6,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+
+    plain = ours()
+    assert said["plain"]["ids"] == plain.sequences.tolist()
+    for scope, each in made.items():
+        with steer(lm, each):
+            steered = ours()
+        assert said[scope]["ids"] == steered.sequences.tolist()
+        logits = torch.tensor(said[scope]["logits"])
+        torch.testing.assert_close(logits, torch.stack(steered.logits), atol=1e-5, rtol=0)
+        assert (logits[0] - plain.logits[0]).abs().max() > 0.01

@@ -186,10 +186,12 @@ class Steering(
             card_data: of the card's YAML block, e.g. `license`; over what is known already.
         """
         model = canonical_name(self.model)
-        known = {} if not model or _is_folder(model) else {"base_model": model}
+        hub_id = None if not model or _is_folder(model) else model
+        known = {"base_model": hub_id} if hub_id else {}
         data = dict(self._hub_mixin_info.model_card_data.__dict__) | known | card_data
         facts = card.facts(
             self.model,
+            hub_id,
             self.revision,
             self.positions,
             self.strength,

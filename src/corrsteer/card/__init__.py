@@ -22,6 +22,7 @@ def script() -> bytes:
 
 def facts(
     model: str,
+    hub_id: str | None,
     revision: str | None,
     positions: str,
     strength: float,
@@ -35,6 +36,7 @@ def facts(
     evidence = json.loads(about.get("evidence") or "null")
     return {
         "model": public_name(model) or "unknown",
+        "hub_id": hub_id,
         "revision": revision,
         "positions": positions,
         "strength": strength,

@@ -115,6 +115,12 @@ Examples:
   corrsteer select runs/mine --method mi
   corrsteer select runs/mine --sign both --coefficient contrast --strategy S --out runs/both
 """
+VERIFY_EPILOG = """\b
+Examples:
+  corrsteer verify runs/mine --with torch
+  corrsteer verify runs/mine --with lm-eval --python .venv-lm-eval/bin/python
+  corrsteer verify runs/mine --with llama.cpp --model-path model-f32.gguf --drop-block-0
+"""
 EXPORT_EPILOG = """\b
 Examples:
   corrsteer export runs/mine --to gguf --out mine.gguf
@@ -263,6 +269,29 @@ def export_(**options: Any) -> None:
     from corrsteer.cli.export import run_export
 
     run_export(options)
+
+
+@cli.command(epilog=VERIFY_EPILOG)
+@click.argument("run")
+@click.option("--with", "consumer", required=True, help="lm-eval, llama.cpp or torch.")
+@click.option("--model", help="Known name, hub id or folder. [default: the run's own]")
+@click.option("--revision", help="Commit of a hub id. [default: the run's own]")
+@click.option("--model-path", metavar="FILE", help="llama.cpp: the same model as GGUF.")
+@click.option("--python", metavar="PATH", help="A Python that has the consumer. [default: this]")
+@click.option("--prompt", "prompts", multiple=True, help="Repeatable. [default: of the run's test]")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=16, show_default=True)
+@click.option("--strength", type=float, help="[default: the run's own]")
+@click.option("--drop-block-0", is_flag=True, help="llama.cpp: leave out what it cannot steer.")
+@click.option("--tolerance", type=float, help="Of logits. [default: 1e-4; 2e-3 for Gemma]")
+@JSON_OPTION
+def verify(**options: Any) -> None:
+    """Run another program with a run's steering, and compare what it does with what we do.
+
+    Exit codes: 0 it does the same, 1 it does not, 2 it could not be tried.
+    """
+    from corrsteer.cli.export import run_verify
+
+    run_verify(options)
 
 
 @cli.command()

@@ -90,6 +90,44 @@ def print_evaluation(document: Mapping[str, Any]) -> None:
         console.print(Text(f"Forced: {document['forced']}."))
 
 
+def print_verification(document: Mapping[str, Any]) -> None:
+    """What a consumer does beside what we do."""
+    console = Console()
+    names = (document["version"], " beside transformers on ", document["model"]["id"])
+    console.print(
+        Text.assemble(*((name, "bold") for name in names), f": {document['prompts']} prompts")
+    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("check", "steers at"):
+        table.add_column(column, no_wrap=True)
+    for column in ("tokens", "difference", "text", "steering", ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    for finding in document["findings"]:
+        table.add_row(
+            finding["check"],
+            finding["scope"],
+            str(finding["tokens"]),
+            f"{finding['max_difference']:.1e}",
+            "same" if finding["same_text"] else "differs",
+            f"{finding['effect']:.2g}",
+            "passed" if finding["passed"] else "FAILED",
+        )
+    console.print(table)
+    for finding in document["findings"]:
+        if finding["scope_effect"]:
+            console.print(
+                f"{finding['check']}: its positions instead of the run's own change the first "
+                f"token's logits by up to {finding['scope_effect']:.2g}.",
+                highlight=False,
+            )
+    for note in document["notes"]:
+        console.print(Text(f"Note: {note}."))
+    verdict = "does the same" if document["passed"] else "does not do the same"
+    console.print(
+        Text(f"{document['consumer']} {verdict}; tolerance {document['tolerance']:g}.", "bold")
+    )
+
+
 def print_names(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Names with their descriptions."""
     table = Table(title=title, box=None, title_justify="left", pad_edge=False)

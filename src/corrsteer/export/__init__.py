@@ -18,9 +18,13 @@ from corrsteer.export.plain import PlainTorch
 from corrsteer.files import cannot_write, write_whole
 from corrsteer.steering import Steering
 
-__all__ = ["CONSUMERS", "Consumer", "Exported", "export", "find_consumer"]
+__all__ = ["CONSUMERS", "Consumer", "Exported", "export", "find_consumer", "render", "write"]
 
 CONSUMERS: dict[str, Consumer] = {each.name: each for each in (LmEval(), LlamaCpp(), PlainTorch())}
+
+
+ALIASES = {"llama.cpp": "gguf", "repeng": "gguf", "easysteer": "gguf"}
+"""Programs by the name of the format they read."""
 
 
 def find_consumer(name: str) -> Consumer:
@@ -29,6 +33,7 @@ def find_consumer(name: str) -> Consumer:
     Raises:
         UnknownNameError: there is none.
     """
+    name = ALIASES.get(name, name)
     if name not in CONSUMERS:
         raise unknown("consumer", name, list(CONSUMERS), f"choose {', '.join(CONSUMERS)}")
     return CONSUMERS[name]
@@ -63,17 +68,35 @@ def export(
         )
     if path.exists() and (consumer.suffix or not path.is_dir() or any(path.iterdir())):
         raise ArtifactError(f"{path} exists already; choose another --out, or remove it")
+    exported = render(consumer, steering, drop_block_0)
+    write(exported, path)
+    return exported
+
+
+def render(consumer: Consumer, steering: Steering, drop_block_0: bool = False) -> Exported:
+    """A steering in a consumer's format; refused if there is nothing to steer by.
+
+    Raises:
+        ConsumerError: it does nothing, or the consumer cannot do it.
+    """
     if not steering.scaled():
         raise ConsumerError(
             f"there is nothing to steer by at strength {steering.strength:g}: the steering has "
-            f"{len(steering.features)} features; export a run that recommends some"
+            f"{len(steering.features)} features; take a run that recommends some"
         )
-    exported = consumer.render(steering, drop_block_0)
+    return consumer.render(steering, drop_block_0)
+
+
+def write(exported: Exported, path: Path) -> None:
+    """Write what was rendered, whole or not at all.
+
+    Raises:
+        ArtifactError: the place cannot be written to.
+    """
     if isinstance(exported.content, bytes):
         write_whole(path, exported.content)
     else:
         _write_folder(path, exported.content)
-    return exported
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -22,10 +22,12 @@ class Exported:
 
     Attributes:
         content: of the file; for a folder, file name -> content.
+        steering: what the consumer then does: its vectors, and the positions it steers at.
         notes: what is not as in the run, a sentence each.
     """
 
     content: bytes | Mapping[str, bytes]
+    steering: Steering
     notes: tuple[str, ...] = ()
 
 
@@ -36,12 +38,19 @@ class Consumer(Protocol):
     Attributes:
         name: what `--to` takes.
         suffix: how the name of its file ends; empty for a folder.
-        scope: the positions at which it steers; None for those that the steering says.
+        checks: what `verify` does inside it: check -> the positions that are steered there, or
+            None for those that the steering says.
+        probe: the script of `probes` that does it, by a Python which has the consumer.
+        install: the make target that sets up such a Python; empty where none is needed.
+        takes_model_path: whether it needs the model in a format of its own.
     """
 
     name: str
     suffix: str
-    scope: Positions | None
+    checks: Mapping[str, Positions | None]
+    probe: str
+    install: str
+    takes_model_path: bool
 
     def render(self, steering: Steering, drop_block_0: bool = False) -> Exported:
         """The steering, at its own strength, in the consumer's format.

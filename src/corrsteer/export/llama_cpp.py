@@ -9,12 +9,17 @@ Readers of the format refuse a file that holds `direction.0`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from torch import Tensor
 
 from corrsteer.config import Positions
 from corrsteer.errors import ConsumerError
 from corrsteer.export.base import Exported, block_outputs, scope_note
+from corrsteer.hook_points import HookPoint
 from corrsteer.steering import Steering
 
 ARCHITECTURE = "controlvector"
@@ -25,7 +30,13 @@ class LlamaCpp:
 
     name = "gguf"
     suffix = ".gguf"
-    scope: Positions | None = "all"
+    checks: Mapping[str, Positions | None] = {
+        "vector set from the start": "all",
+        "vector set behind prompt[:-1]": None,
+    }
+    probe = "run_llama_cpp.py"
+    install = "verify-llama-cpp"
+    takes_model_path = True
 
     def render(self, steering: Steering, drop_block_0: bool = False) -> Exported:
         """The control vector, with what it was made for in its metadata."""
@@ -70,4 +81,10 @@ class LlamaCpp:
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()
             writer.close()
-            return Exported(path.read_bytes(), notes)
+            return Exported(path.read_bytes(), _as_done(steering, directions), notes)
+
+
+def _as_done(steering: Steering, directions: Mapping[int, Tensor]) -> Steering:
+    """What llama.cpp makes of the vectors: those of `directions`, at all positions."""
+    vectors = {HookPoint(block, "resid_post"): vector for block, vector in directions.items()}
+    return replace(steering, vectors=vectors, positions="all", strength=1.0)

@@ -5,6 +5,7 @@ Changes when what is shared does. It is the folder that `Steering.push_to_hub` u
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,10 +19,14 @@ class PlainTorch:
 
     name = "torch"
     suffix = ""
-    scope: Positions | None = None
+    checks: Mapping[str, Positions | None] = {"steer.py": None}
+    probe = "run_plain.py"
+    install = ""
+    takes_model_path = False
 
     def render(self, steering: Steering, drop_block_0: bool = False) -> Exported:
         """Vectors, card, script and configuration."""
         with TemporaryDirectory() as folder:
             steering.save_pretrained(folder)
-            return Exported({path.name: path.read_bytes() for path in Path(folder).iterdir()})
+            files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+        return Exported(files, steering)

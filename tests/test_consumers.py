@@ -1,0 +1,248 @@
+"""The real consumers: each test is skipped where its consumer is not installed.
+
+`make verify-lm-eval` and `make verify-llama-cpp` install them and run these.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import corrsteer as cs
+from corrsteer.export import find_consumer
+from corrsteer.export.verify import verify
+from corrsteer.hook_points import HookPoint
+from corrsteer.hooks import adding
+from corrsteer.steering import Steering
+
+pytestmark = pytest.mark.consumer
+
+ROOT = Path(__file__).parents[1]
+LLAMA_CPP = os.environ.get("CORRSTEER_LLAMA_CPP", str(ROOT / ".venv-llama-cpp/bin/python"))
+"""A Python that has llama-cpp-python."""
+
+
+def write_llama(folder):
+    """A random Llama of 4 layers with the tests' tokenizer."""
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=256,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=32,
+            max_position_embeddings=256,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    )
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            torch.nn.init.normal_(parameter, std=0.08)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module", params=["llama", "mini"])
+def big(request, tmp_path_factory):
+    """A random Llama, and the built-in Gemma-2."""
+    if request.param == "mini":
+        return cs.load_model("mini", dtype="float32", device="cpu")
+    return cs.load_model(write_llama(tmp_path_factory.mktemp("llama")), device="cpu")
+
+
+def steering(lm, layers=(1, 2), scale=0.5, **options):
+    generator = torch.Generator().manual_seed(7)
+    vectors = {
+        HookPoint(layer, "resid_post"): scale * torch.randn(lm.d_model, generator=generator)
+        for layer in layers
+    }
+    return Steering(vectors, model=lm.id, **options)
+
+
+def prompts(lm):
+    texts = ("Request: show how to freeze the clock\nResponse:", "Q: who is it?\nA:", "what")
+    return [lm.tokenizer(text)["input_ids"] for text in texts]
+
+
+def check(found, scopes):
+    assert [finding.scope for finding in found.findings] == scopes
+    for finding in found.findings:
+        assert finding.passed, finding
+        assert finding.same_text
+        assert finding.max_difference <= found.tolerance < finding.effect
+
+
+@pytest.mark.parametrize("positions", ["generated", "all"])
+def test_lm_eval_does_what_we_do(big, positions):
+    pytest.importorskip("lm_eval")
+    made = steering(big, (0, 1, 2), positions=positions, strength=0.7)
+    found = verify(big, made, find_consumer("lm-eval"), prompts(big), max_new_tokens=12)
+    check(found, ["all", positions])
+    assert all(finding.likelihood_difference < 1e-3 for finding in found.findings)
+    if positions == "generated":
+        assert found.findings[0].scope_effect > 0.01
+
+
+def likelihood(lm, made, context, continuation):
+    """Log-likelihood of a continuation, and whether each token is the likeliest, by our hooks."""
+    with torch.no_grad(), adding(lm.model, made.scaled(), made.positions):
+        lm.model(torch.tensor([context]), use_cache=False)  # where the prompt ends
+        logits = lm.model(torch.tensor([context + continuation]), use_cache=False).logits[0]
+    scores = torch.log_softmax(logits[len(context) - 1 : -1], -1)
+    own = scores.gather(1, torch.tensor(continuation)[:, None]).sum()
+    return float(own), scores.argmax(-1).tolist() == continuation
+
+
+def test_lm_eval_likelihoods_are_steered_from_the_end_of_each_context(big, tmp_path):
+    pytest.importorskip("lm_eval")
+    from corrsteer.export.lm_eval_model import CorrSteerLM
+
+    made = steering(big)
+    made.save(tmp_path / "run")
+    harness = CorrSteerLM(steering=str(tmp_path / "run"), device="cpu", dtype="float32")
+    context = prompts(big)[0]
+    # the same tokens, cut in two places; one-token continuations that share a context; lengths mix
+    requests = [
+        (("a", "b"), context, [5, 6, 7]),
+        (("a", "c"), [*context, 5], [6, 7]),
+        (("a", "d"), [*context, 5, 6], [7]),
+        (("a", "e"), [*context, 5, 6], [9]),
+        (("f", "g"), prompts(big)[2], [8]),
+    ]
+    expected = [likelihood(big, made, request[1], request[2]) for request in requests]
+    for size in (1, 3, 64):
+        found = harness._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=size)
+        for (value, greedy), (own, own_greedy) in zip(found, expected, strict=True):
+            assert value == pytest.approx(own, abs=1e-3)
+            assert greedy == own_greedy
+    assert expected[1][0] != pytest.approx(expected[0][0], abs=0.1)
+    # in a rolling likelihood everything is said by the model: all positions are steered
+    ((value, _),) = harness._loglikelihood_tokens([(None, context[:3], context[3:])], True, 1)
+    everywhere = likelihood(big, steering(big, positions="all"), context[:3], context[3:])
+    assert value == pytest.approx(everywhere[0], abs=1e-3)
+
+
+def test_lm_eval_refuses_a_steering_for_another_model(big, tmp_path):
+    pytest.importorskip("lm_eval")
+    from corrsteer.errors import ModelError
+    from corrsteer.export.lm_eval_model import CorrSteerLM
+
+    path = steering(big, metadata={"model_type": "gpt2"}).save(tmp_path / "run")
+    options = {"steering": str(path), "device": "cpu", "dtype": "float32"}
+    with pytest.raises(ModelError, match="type gpt2"):
+        CorrSteerLM(**options)
+    assert CorrSteerLM(**options, force=True).max_length
+
+
+TASKS = {
+    "say": """
+task: say
+dataset_path: json
+dataset_kwargs: {data_files: {test: DATA}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{prompt}}"
+doc_to_target: "{{target}}"
+generation_kwargs: {until: ["#"], max_gen_toks: 8, do_sample: false}
+metric_list: [{metric: exact_match}]
+""",
+    "choose": """
+task: choose
+dataset_path: json
+dataset_kwargs: {data_files: {test: DATA}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{prompt}}"
+doc_to_target: 0
+doc_to_choice: [" A", " bc d"]
+target_delimiter: ""
+metric_list: [{metric: acc}]
+""",
+}
+
+
+def test_lm_eval_runs_tasks_from_its_own_command_line(big, tmp_path):
+    pytest.importorskip("lm_eval")
+    texts = ["Request: show the clock\nResponse:", "Q: who?\nA:", "what is it"]
+    rows = [json.dumps({"prompt": text, "target": "x"}) for text in texts]
+    (tmp_path / "rows.json").write_text("\n".join(rows))
+    (tmp_path / "tasks").mkdir()
+    for name, text in TASKS.items():
+        text = text.replace("DATA", str(tmp_path / "rows.json"))
+        (tmp_path / "tasks" / f"{name}.yaml").write_text(text)
+    made = steering(big)
+    made.save(tmp_path / "run")
+    command = (
+        *(sys.executable, "-W", "ignore", "-m", "corrsteer.export.lm_eval"),
+        *("--model_args", f"steering={tmp_path / 'run'},strength=1,dtype=float32"),
+        *("--tasks", "say,choose", "--include_path", str(tmp_path / "tasks")),
+        *("--device", "cpu", "--batch_size", "2", "--log_samples"),
+        *("--output_path", str(tmp_path / "out")),
+    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf"), "HF_DATASETS_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    samples = {
+        name: [
+            json.loads(line)
+            for path in (tmp_path / "out").rglob(f"samples_{name}_*.jsonl")
+            for line in path.read_text().splitlines()
+        ]
+        for name in TASKS
+    }
+    with cs.steer(big, made):
+        replies = big.generate(texts, max_new_tokens=8)
+    said = {row["doc"]["prompt"]: row["resps"][0][0] for row in samples["say"]}
+    assert said == {text: reply.split("#")[0] for text, reply in zip(texts, replies, strict=True)}
+    for row in samples["choose"]:
+        prompt = row["doc"]["prompt"]
+        for choice, response in zip((" A", " bc d"), row["resps"], strict=True):
+            context = big.tokenizer(prompt)["input_ids"]
+            continuation = big.tokenizer(prompt + choice)["input_ids"][len(context) :]
+            own, _ = likelihood(big, made, context, continuation)
+            assert float(response[0][0]) == pytest.approx(own, abs=1e-3)
+
+
+def test_lm_eval_tells_a_mistake_in_one_line(tmp_path):
+    pytest.importorskip("lm_eval")
+    command = (
+        *(sys.executable, "-W", "ignore", "-m", "corrsteer.export.lm_eval"),
+        *("--model_args", f"steering={tmp_path / 'none'}", "--tasks", "arc_easy"),
+    )
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("corrsteer: no steering at")
+
+
+@pytest.mark.parametrize("positions", ["generated", "all"])
+def test_llama_cpp_does_what_we_do(big, tmp_path, positions):
+    if not Path(LLAMA_CPP).exists():
+        pytest.skip("llama-cpp-python is not installed; make verify-llama-cpp")
+    from gguf_models import write_gguf
+
+    write_gguf(big.model, tmp_path / "model.gguf")
+    found = verify(
+        big,
+        steering(big, (0, 1, 2), positions=positions, strength=0.7),
+        find_consumer("llama.cpp"),
+        prompts(big),
+        max_new_tokens=12,
+        python=LLAMA_CPP,
+        model_path=str(tmp_path / "model.gguf"),
+        drop_block_0=True,
+    )
+    check(found, ["all", positions])
+    assert "block 0 is left out" in found.notes[0]
