@@ -259,7 +259,7 @@ def plan(**options: Any) -> None:
 
 @cli.command("export", epilog=EXPORT_EPILOG)
 @click.argument("run")
-@click.option("--to", required=True, help="lm-eval, gguf or torch.")
+@click.option("--to", required=True, help="lm-eval, gguf, vllm or torch.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new file or folder.")
 @click.option("--strength", type=float, help="[default: the run's own]")
 @click.option("--drop-block-0", is_flag=True, help="gguf: leave out what it cannot steer.")
@@ -273,7 +273,7 @@ def export_(**options: Any) -> None:
 
 @cli.command(epilog=VERIFY_EPILOG)
 @click.argument("run")
-@click.option("--with", "consumer", required=True, help="lm-eval, llama.cpp or torch.")
+@click.option("--with", "consumer", required=True, help="lm-eval, llama.cpp, vllm or torch.")
 @click.option("--model", help="Known name, hub id or folder. [default: the run's own]")
 @click.option("--revision", help="Commit of a hub id. [default: the run's own]")
 @click.option("--model-path", metavar="FILE", help="llama.cpp: the same model as GGUF.")

@@ -15,12 +15,15 @@ from corrsteer.export.base import Consumer, Exported
 from corrsteer.export.llama_cpp import LlamaCpp
 from corrsteer.export.lm_eval import LmEval
 from corrsteer.export.plain import PlainTorch
+from corrsteer.export.vllm import Vllm
 from corrsteer.files import cannot_write, write_whole
 from corrsteer.steering import Steering
 
 __all__ = ["CONSUMERS", "Consumer", "Exported", "export", "find_consumer", "render", "write"]
 
-CONSUMERS: dict[str, Consumer] = {each.name: each for each in (LmEval(), LlamaCpp(), PlainTorch())}
+CONSUMERS: dict[str, Consumer] = {
+    each.name: each for each in (LmEval(), LlamaCpp(), PlainTorch(), Vllm())
+}
 
 
 ALIASES = {"llama.cpp": "gguf", "repeng": "gguf", "easysteer": "gguf"}

@@ -43,6 +43,8 @@ class Consumer(Protocol):
         probe: the script of `probes` that does it, by a Python which has the consumer.
         install: the make target that sets up such a Python; empty where none is needed.
         takes_model_path: whether it needs the model in a format of its own.
+        tolerances: type of model -> the difference of logits that is the consumer's own rounding,
+            where `verify.TOLERANCES` is too strict for it.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Consumer(Protocol):
     probe: str
     install: str
     takes_model_path: bool
+    tolerances: Mapping[str, float]
 
     def render(self, steering: Steering, drop_block_0: bool = False) -> Exported:
         """The steering, at its own strength, in the consumer's format.

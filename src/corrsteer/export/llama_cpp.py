@@ -37,6 +37,9 @@ class LlamaCpp:
     probe = "run_llama_cpp.py"
     install = "verify-llama-cpp"
     takes_model_path = True
+    # it looks GELU up in a table of half precision, and so differs as much without steering;
+    # with such a table in transformers the difference falls to a tenth
+    tolerances: Mapping[str, float] = {"gemma2": 1e-2, "gemma3_text": 1e-2}
 
     def render(self, steering: Steering, drop_block_0: bool = False) -> Exported:
         """The control vector, with what it was made for in its metadata."""

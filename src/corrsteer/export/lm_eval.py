@@ -30,6 +30,7 @@ class LmEval:
     probe = "run_lm_eval.py"
     install = "verify-lm-eval"
     takes_model_path = False
+    tolerances: Mapping[str, float] = {}
 
     def render(self, steering: Steering, drop_block_0: bool = False) -> Exported:
         """A pickled dictionary of plain tensors, as the harness wants it; never read here."""

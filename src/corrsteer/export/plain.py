@@ -23,6 +23,7 @@ class PlainTorch:
     probe = "run_plain.py"
     install = ""
     takes_model_path = False
+    tolerances: Mapping[str, float] = {}
 
     def render(self, steering: Steering, drop_block_0: bool = False) -> Exported:
         """Vectors, card, script and configuration."""

@@ -147,7 +147,7 @@ def verify(
         found = _run_probe(consumer, python, request, folder)
     if tolerance is None:
         kind = lm.model.config.get_text_config().model_type
-        tolerance = TOLERANCES.get(kind, TOLERANCE)
+        tolerance = (TOLERANCES | dict(consumer.tolerances)).get(kind, TOLERANCE)
     own = _replies(lm, exported.steering, steering.positions, prompts, 1)
     plain = _replies(lm, exported.steering.at(0.0), "all", prompts, 1)
     findings = tuple(
