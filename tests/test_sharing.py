@@ -1,8 +1,11 @@
 """Steerings on the hub and in folders: what is written, loaded, refused and forced."""
 
 import json
+import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,10 @@ import torch
 from huggingface_hub import HfApi, ModelCard
 
 import corrsteer as cs
+from corrsteer import models
 from corrsteer.artifacts import load_run
+from corrsteer.cli import main
+from corrsteer.cli.run import _model_of
 from corrsteer.errors import ArtifactError, ModelError
 from corrsteer.export import export
 from corrsteer.hook_points import HookPoint
@@ -195,6 +201,45 @@ def test_a_forced_evaluation_says_so(lm, run, monkeypatch):
     result = cs.evaluate(lm, task, foreign, limit=4, force=True)
     assert result.forced == mismatch(lm.model, foreign)
     assert "is for google/gemma-2-2b-it" in result.forced
+
+
+def test_the_command_line_forces_and_says_so(run, tmp_path, capsys):
+    folder = shutil.copytree(run, tmp_path / "run")
+    about = {"model_type": "llama"}
+    replace(Steering.load(folder), metadata=about).save(folder)
+    arguments = ["eval", str(folder), r"--scorer=regex:^\s*[n-z]", "--test-limit=4", "--json"]
+
+    def call(*more):
+        with pytest.raises(SystemExit) if not more else nullcontext() as left:
+            main([*arguments, *more])
+        captured = capsys.readouterr()
+        return (left.value.code if not more else 0), captured.out, captured.err
+
+    code, out, err = call()
+    assert (code, out) == (2, "")
+    assert "for a model of type llama, and this one is gemma2" in err
+    assert "--force" in err
+    code, out, _ = call("--force")
+    assert code == 0
+    assert "type llama" in json.loads(out)["forced"]
+
+
+def test_a_run_is_evaluated_at_its_own_commit_unless_told_otherwise(run, hub, monkeypatch):
+    made = load_run(run)
+    made.provenance = replace(made.provenance, revision="abc")
+    own = _model_of(made, {"model": None, "revision": None})
+    assert (own["model"], own["revision"]) == (str(hub / "model"), "abc")
+    assert _model_of(made, {"model": None, "revision": "def"})["revision"] == "def"
+    assert _model_of(made, {"model": "other", "revision": None})["revision"] is None
+    asked, load = [], models._load
+
+    def seen(*arguments, **options):
+        asked.append(options.pop("revision", None))
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(models, "_load", seen)
+    cs.load_model(str(hub / "model"), sae=str(hub / "saes"), revision="abc")
+    assert asked == ["abc", "abc"]
 
 
 ALONE = """
