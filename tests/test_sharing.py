@@ -159,9 +159,10 @@ def test_a_card_without_a_run_says_what_is_not_known(lm):
 
 def identified(lm, monkeypatch, name, commit=None):
     """The tiny model under another name."""
+    monkeypatch.setattr(lm, "id", name)
+    monkeypatch.setattr(lm, "revision", commit)
     monkeypatch.setattr(lm.model.config, "_name_or_path", name)
     monkeypatch.setattr(lm.model.config, "_commit_hash", commit, raising=False)
-    return lm
 
 
 def test_a_steering_for_another_model_or_revision_is_refused_unless_forced(lm, monkeypatch):
@@ -171,8 +172,9 @@ def test_a_steering_for_another_model_or_revision_is_refused_unless_forced(lm, m
         (steering(lm, model="gemma2b", revision="old"), "is for revision old of google/gemma"),
         (steering(lm, metadata={"model_type": "llama"}), "type llama, and this one is gemma2"),
     ):
-        with pytest.raises(ModelError, match=f"{reason}.*--force"), steer(lm, made):
-            pass
+        for model in (lm, lm.model):
+            with pytest.raises(ModelError, match=f"{reason}.*--force"), steer(model, made):
+                pass
         with steer(lm, made, force=True):
             pass
     for made in (
@@ -199,7 +201,7 @@ def test_a_forced_evaluation_says_so(lm, run, monkeypatch):
     with pytest.raises(ModelError, match="--force"):
         cs.evaluate(lm, task, foreign, limit=4)
     result = cs.evaluate(lm, task, foreign, limit=4, force=True)
-    assert result.forced == mismatch(lm.model, foreign)
+    assert result.forced == mismatch(lm, foreign)
     assert "is for google/gemma-2-2b-it" in result.forced
 
 

@@ -148,7 +148,7 @@ class Bench:
         bitwise.
         """
         for steering in steerings:
-            check_fit(self.lm.model, steering, self._force)
+            check_fit(self.lm, steering, self._force)
         active = [index for index, steering in enumerate(steerings) if steering.scaled()]
         responses = [self.baseline] * len(steerings)
         together = [index for index in active if steerings[index].positions == "generated"]

@@ -118,7 +118,7 @@ def evaluate_on(
         controls=tuple(control_accuracy(responses) for responses in random),
         guards={guard.task.name: guard.compare([steering], "guard")[0] for guard in guards},
         predictions=tuple(predictions(bench.samples, bench.baseline, steered)),
-        forced=mismatch(bench.lm.model, steering),
+        forced=mismatch(bench.lm, steering),
     )
 
 

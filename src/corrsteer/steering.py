@@ -262,23 +262,24 @@ def steer(
     Raises:
         ModelError: the steering is for another model.
     """
+    check_fit(lm, steering, force)
     model = lm.model if isinstance(lm, LanguageModel) else lm
-    check_fit(model, steering, force)
     with adding(model, steering.scaled(strength), steering.positions):
         yield
 
 
-def check_fit(model: Any, steering: Steering, force: bool = False) -> None:
+def check_fit(lm: LanguageModel | Any, steering: Steering, force: bool = False) -> None:
     """Refuse a steering that is not for this model.
 
     Args:
-        model: of transformers.
+        lm: a `LanguageModel`, or a bare causal language model of transformers.
         steering: what is to be added to it.
         force: let pass what `mismatch` finds; width and layers must fit even so.
 
     Raises:
         ModelError: it does not fit.
     """
+    model = lm.model if isinstance(lm, LanguageModel) else lm
     d_model = int(model.config.get_text_config().hidden_size)
     n_layers = len(find_blocks(model))
     for hook_point, vector in steering.vectors.items():
@@ -288,29 +289,30 @@ def check_fit(model: Any, steering: Steering, force: bool = False) -> None:
                 f"d_model {len(vector)} does not fit {type(model).__name__} with {n_layers} "
                 f"layers of d_model {d_model}; steer the model it was made on"
             )
-    reason = None if force else mismatch(model, steering)
+    reason = None if force else mismatch(lm, steering)
     if reason is not None:
         raise ModelError(f"{reason}; steer the model it was made on, or give --force (force=True)")
 
 
-def mismatch(model: Any, steering: Steering) -> str | None:
+def mismatch(lm: LanguageModel | Any, steering: Steering) -> str | None:
     """Why the steering is not for this model; None where nothing speaks against it.
 
     Names and commits of the hub are compared, and the kind of model. Of a folder nobody knows
     which model it holds, so a name never speaks against it.
     """
-    made_for, given = canonical_name(steering.model), canonical_name(model.config.name_or_path)
-    kind, given_kind = (
-        steering.metadata.get("model_type"),
-        model.config.get_text_config().model_type,
-    )
+    if isinstance(lm, LanguageModel):
+        config, name, revision = lm.model.config, lm.id, lm.revision
+    else:
+        config, name = lm.config, lm.config.name_or_path
+        revision = getattr(config, "_commit_hash", None)
+    made_for, given = canonical_name(steering.model), canonical_name(name)
+    kind, given_kind = steering.metadata.get("model_type"), config.get_text_config().model_type
     if kind and kind != given_kind:
         return f"the steering is for a model of type {kind}, and this one is {given_kind}"
     if not made_for or not given or _is_folder(made_for) or _is_folder(given):
         return None
     if made_for != given:
         return f"the steering is for {made_for}, and this model is {given}"
-    revision = getattr(model.config, "_commit_hash", None)
     if steering.revision and revision and steering.revision != revision:
         return (
             f"the steering is for revision {steering.revision} of {made_for}, and this is "
