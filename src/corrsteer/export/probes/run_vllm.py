@@ -4,16 +4,18 @@ import json
 import os
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 
 try:
     import numpy as np
     import vllm  # noqa: F401  (without it there is nothing to run)
-
-    import corrsteer.vllm_plugin  # noqa: F401
 except ModuleNotFoundError as error:
     sys.stderr.write(f"{error}\n")
+    sys.exit(3)
+
+if not entry_points(group="vllm.general_plugins", name="corrsteer"):
+    sys.stderr.write("corrsteer is not installed beside vLLM, which finds its plugin so\n")
     sys.exit(3)
 
 MODES = ("eager", "compiled")
