@@ -5,8 +5,12 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -363,3 +367,52 @@ def test_vllm_refuses_to_start_where_it_would_steer_wrongly(vllm, tmp_path):
         "prefix caching would hand steered keys and values to other requests"
         in done.stdout + done.stderr
     )
+
+
+def test_vllm_over_http_refuses_a_bad_request_and_goes_on(vllm, tmp_path):
+    lm = cs.load_model(write_llama(tmp_path / "model"), device="cpu")
+    made = steering(lm, strength=0.7)
+    path = made.save(tmp_path / "run")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = (
+        *(vllm, "-m", "vllm.entrypoints.openai.api_server", "--model", lm.id),
+        *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"),
+        *("--no-enable-prefix-caching", "--kv-cache-memory-bytes", str(64 << 20)),
+    )
+    prompt = lm.tokenizer("Q: who?\nA:")["input_ids"]
+
+    def ask(strength):
+        body = {"model": lm.id, "prompt": prompt, "max_tokens": 8, "temperature": 0}
+        body |= {"vllm_xargs": {"steer_strength": strength}} if strength is not None else {}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/v1/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return json.loads(response.read())["choices"][0]["text"]
+
+    environment = {**os.environ, "CORRSTEER_STEERING": str(path)}
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None, (tmp_path / "log").read_text()[-2000:]
+                time.sleep(1)
+        own = ask(None)
+        with pytest.raises(urllib.error.HTTPError, match="400") as refusal:
+            ask("much")
+        assert "steer_strength is 'much'" in refusal.value.read().decode()
+        assert ask(None) == own
+        for strength in (None, 0.0, 1.5):
+            with cs.steer(lm, made, strength):
+                assert ask(strength) == lm.generate(["Q: who?\nA:"], max_new_tokens=8)[0]
+    finally:
+        server.terminate()
+        server.wait(60)

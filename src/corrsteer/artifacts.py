@@ -135,10 +135,11 @@ class Run:
         if not self.provenance.task:  # a steering alone has brought its own
             return self.steering
         evidence = {key: self.evaluation[key] for key in EVIDENCE} if self.evaluation else None
+        recommended = self.search.get("recommended") or {}
         about = {
             "sae": self.provenance.sae_source or "",
             "task": self.provenance.task,
-            "strategy": self.settings.strategy,
+            "strategy": recommended.get("strategy", self.settings.strategy),
             "corrsteer": self.provenance.versions.get("corrsteer", ""),
             "evidence": json.dumps(_finite(evidence)),
         }

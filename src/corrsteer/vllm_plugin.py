@@ -59,7 +59,11 @@ def _checking(process_inputs: Any) -> Any:
     def checked(self: Any, request_id: str, prompt: Any, params: Any, *args: Any, **kw: Any) -> Any:
         given = (getattr(params, "extra_args", None) or {}).get(STRENGTH)
         if given is not None and _number(given) is None:
-            raise ValueError(f"{STRENGTH} is {given!r}; give a number from -10000 to 10000")
+            from vllm.exceptions import VLLMValidationError
+
+            raise VLLMValidationError(
+                f"{STRENGTH} is {given!r}; give a number from -10000 to 10000"
+            )
         return process_inputs(self, request_id, prompt, params, *args, **kw)
 
     return checked

@@ -97,7 +97,7 @@ def print_verification(document: Mapping[str, Any]) -> None:
     console.print(
         Text.assemble(*((name, "bold") for name in names), f": {document['prompts']} prompts")
     )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in ("check", "steers at"):
         table.add_column(column, no_wrap=True)
     for column in ("tokens", "difference", "text", "steering", ""):

@@ -31,8 +31,8 @@ class LlamaCpp:
     name = "gguf"
     suffix = ".gguf"
     checks: Mapping[str, Positions | None] = {
-        "vector set from the start": "all",
-        "vector set behind prompt[:-1]": None,
+        "set from the start": "all",
+        "set behind the prompt": None,
     }
     probe = "run_llama_cpp.py"
     install = "verify-llama-cpp"
