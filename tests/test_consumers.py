@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import corrsteer as cs
 from corrsteer.export import find_consumer
+from corrsteer.export.lm_eval import _with_model
 from corrsteer.export.verify import verify
 from corrsteer.hook_points import HookPoint
 from corrsteer.hooks import adding
@@ -222,10 +223,25 @@ def test_lm_eval_runs_tasks_from_its_own_command_line(big, tmp_path):
             assert float(response[0][0]) == pytest.approx(own, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("given", "run"),
+    [
+        (["--tasks", "t"], ["run", "--model", "corrsteer", "--tasks", "t"]),
+        (["run", "--tasks", "t"], ["run", "--model", "corrsteer", "--tasks", "t"]),
+        (["--model", "hf", "--tasks", "t"], ["--model", "hf", "--tasks", "t"]),
+        (["run", "--model=hf"], ["run", "--model=hf"]),
+        (["ls", "tasks"], ["ls", "tasks"]),
+        ([], []),
+    ],
+)
+def test_lm_eval_gets_our_model_where_none_is_named(given, run):
+    assert _with_model(given) == run
+
+
 def test_lm_eval_tells_a_mistake_in_one_line(tmp_path):
     pytest.importorskip("lm_eval")
     command = (
-        *(sys.executable, "-W", "ignore", "-m", "corrsteer.export.lm_eval"),
+        *(sys.executable, "-m", "corrsteer.export.lm_eval"),
         *("--model_args", f"steering={tmp_path / 'none'}", "--tasks", "arc_easy"),
     )
     done = subprocess.run(command, capture_output=True, text=True)

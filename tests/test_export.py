@@ -1,6 +1,7 @@
 """Files for other programs: what is in them, what is refused, and that nothing is half-written."""
 
 import json
+from typing import ClassVar
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from conftest import D_MODEL
 
 from corrsteer.cli import main
 from corrsteer.errors import ArtifactError, ConsumerError, UnknownNameError
-from corrsteer.export import CONSUMERS, export
+from corrsteer.export import CONSUMERS, Consumer, Exported, export
+from corrsteer.export.base import block_outputs
 from corrsteer.hook_points import HookPoint
 from corrsteer.steering import Steering
 
@@ -135,6 +137,34 @@ def test_places_that_are_taken_or_misnamed_are_refused(tmp_path):
         export(made(*TWO), "lm_eval", tmp_path / "s.pt")
     assert [path.name for path in tmp_path.iterdir()] == ["taken.pt"]
     assert taken.read_text() == "mine"
+
+
+class Numbers:
+    """A consumer made by the book: docs/consumers.md, "Adding a consumer"."""
+
+    name = "numbers"
+    suffix = ".json"
+    checks: ClassVar = {"read": "all"}
+    probe = "run_numbers.py"
+    install = ""
+    takes_model_path = False
+    tolerances: ClassVar = {}
+
+    def render(self, steering, drop_block_0=False):
+        added = block_outputs(steering, self.name)
+        content = json.dumps({block: vector.tolist() for block, vector in added.items()})
+        return Exported(content.encode(), steering, ("numbers, all of them",))
+
+
+def test_another_consumer_needs_nothing_but_a_class(call, tmp_path, monkeypatch):
+    assert isinstance(Numbers(), Consumer)
+    monkeypatch.setitem(CONSUMERS, "numbers", Numbers())
+    made(*TWO).save(tmp_path / "run")
+    out = tmp_path / "s.json"
+    code, text, _ = call("export", tmp_path / "run", "--to=numbers", f"--out={out}")
+    assert code == 0
+    assert text == f"{out} (strength 1)\nnumbers, all of them\n"
+    assert json.loads(out.read_text())["1"] == vector(0).tolist()
 
 
 @pytest.fixture

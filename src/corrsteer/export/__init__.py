@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 
 from corrsteer.errors import ArtifactError, ConsumerError, unknown
 from corrsteer.export.base import Consumer, Exported
+from corrsteer.export.harness import LmEval
 from corrsteer.export.llama_cpp import LlamaCpp
-from corrsteer.export.lm_eval import LmEval
 from corrsteer.export.plain import PlainTorch
 from corrsteer.export.vllm import Vllm
 from corrsteer.files import cannot_write, write_whole
