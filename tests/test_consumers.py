@@ -286,6 +286,7 @@ def test_vllm_does_what_we_do(big, vllm):
 SERVE = """
 import json, sys
 from vllm import LLM, SamplingParams
+from vllm.exceptions import VLLMValidationError
 
 def main():
     given = json.loads(open(sys.argv[1]).read())
@@ -309,7 +310,7 @@ def main():
     for strength in ("much", float("nan"), 1e9, [1.0]):
         try:
             ask(given["prompts"][:1], [strength])
-        except ValueError as error:
+        except VLLMValidationError as error:
             refused += "steer_strength" in str(error)
     said = ask(given["prompts"], given["strengths"])
     preemptions = [m.value for m in llm.get_metrics() if m.name == "vllm:num_preemptions"]
