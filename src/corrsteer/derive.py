@@ -159,7 +159,7 @@ def _steering(
     run: Run,
     settings: FitSettings,
 ) -> Steering:
-    made = run.provenance
+    made, about = run.provenance, run.steering.metadata
     return Steering(
         summed(features, rows_of(set(features), list(handles.values()))),
         features,
@@ -167,6 +167,7 @@ def _steering(
         made.revision,
         settings.positions,
         settings.strength,
+        {key: about[key] for key in ("model_type",) if key in about},
     )
 
 
