@@ -30,6 +30,7 @@ LAYERS = [
     ["train", "derive"],
     # D. doors
     ["report"],
+    ["demo"],
     ["cli"],
 ]
 RANK = {module: rank for rank, modules in enumerate(LAYERS) for module in modules}

@@ -1,0 +1,245 @@
+"""The page: what is on it, and which event asks for what. Needs gradio.
+
+Changes when the page is laid out in another way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from corrsteer.demo import fragments
+from corrsteer.demo.exhibits import Exhibit
+from corrsteer.demo.session import Frame, Session, Shelf, Wish
+from corrsteer.errors import CorrSteerError
+from corrsteer.report.drawing import DARK, LIGHT
+
+NOTHING = ""
+"""The value of a list of which nothing is picked."""
+
+FRAME_SECONDS = 0.05
+"""Replies are shown no oftener than this, however fast tokens come."""
+
+PROMPT_CHARACTERS = 20_000
+
+Update = Any
+"""What gradio takes for an output."""
+
+
+def build(shelf: Shelf) -> gr.Blocks:
+    """The page of some runs; it opens with the first."""
+    first, several = shelf.first, len(shelf.exhibits) > 1
+    with gr.Blocks(title="CorrSteer demo", analytics_enabled=False, fill_width=True) as page:
+        session = gr.State(Session())
+        heading = gr.HTML(fragments.heading(first), elem_id="cs-heading")
+        with gr.Row(elem_id="cs-runs", visible=several):
+            run = gr.Dropdown(_runs(shelf), value=first.name, label="Run", filterable=False)
+            beside = gr.Dropdown(
+                [("nothing", NOTHING), *_runs(shelf)],
+                value=NOTHING,
+                label="Beside it, whole and at its own strength",
+                filterable=False,
+            )
+        with gr.Row(elem_id="cs-desk"):
+            with gr.Column(elem_id="cs-controls"):
+                example = gr.Dropdown(**_examples(first), interactive=True, filterable=False)
+                prompt = gr.Textbox(
+                    _first_prompt(first),
+                    label="Prompt (Shift + Enter asks)",
+                    lines=4,
+                    max_lines=14,
+                    max_length=PROMPT_CHARACTERS,
+                )
+                with gr.Row(elem_id="cs-buttons"):
+                    ask = gr.Button("Reply", variant="primary", elem_id="cs-ask")
+                    stop = gr.Button("Stop", elem_id="cs-stop")
+                layers = gr.CheckboxGroup(**_layers(first), show_select_all=True)
+                strength = gr.Slider(**_strength(first))
+            with gr.Column(elem_id="cs-answers"):
+                replies = gr.HTML(elem_id="cs-replies-box")
+                note = gr.HTML(elem_id="cs-note-box")
+        cards = gr.HTML(fragments.cards(first, _names(first)), elem_id="cs-cards-box")
+
+        def stream(
+            session: Session, run: str, beside: str, prompt: str, layers: list[str], strength: float
+        ) -> Iterator[tuple[Update, Update]]:
+            wish = Wish(prompt, run, tuple(layers), strength, beside or None)
+            try:
+                for frame in paced(session.replies(shelf, wish)):
+                    yield fragments.replies(frame), fragments.note(frame)
+            except CorrSteerError as error:
+                yield gr.skip(), fragments.failure(str(error))
+
+        def open_run(name: str) -> list[Update]:
+            exhibit = shelf.exhibit(name)
+            return [
+                fragments.heading(exhibit),
+                gr.update(**_examples(exhibit)),
+                _first_prompt(exhibit),
+                gr.update(**_layers(exhibit)),
+                gr.update(**_strength(exhibit)),
+                fragments.cards(exhibit, _names(exhibit)),
+            ]
+
+        def show_cards(run: str, layers: list[str]) -> str:
+            return fragments.cards(shelf.exhibit(run), layers)
+
+        def example_prompt(run: str, number: str) -> Update:
+            picked = number.isdecimal() and int(number) < len(shelf.exhibit(run).examples)
+            return shelf.exhibit(run).examples[int(number)].row.prompt if picked else gr.skip()
+
+        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        asking: dict[str, Any] = {
+            "fn": stream,
+            "inputs": [session, run, beside, prompt, layers, strength],
+            "outputs": [replies, note],
+            "trigger_mode": "multiple",
+            "concurrency_limit": None,
+            **private,
+        }
+        at_once: dict[str, Any] = {"queue": False, **private}
+        triggers = [ask.click, prompt.submit, layers.input, strength.input, beside.input, page.load]
+        gr.on(triggers, **asking)
+        opened = [heading, example, prompt, layers, strength, cards]
+        run.input(open_run, run, opened, **at_once).then(**asking)
+        example.input(example_prompt, [run, example], prompt, **at_once).then(**asking)
+        layers.input(show_cards, [run, layers], cards, **at_once)
+        stop.click(lambda session: session.stop(), session, None, **at_once)
+    return page
+
+
+def look() -> dict[str, Any]:
+    """Theme, style sheet and head, as gradio takes them where a page is served."""
+    return {
+        "theme": _theme(),
+        "css": _colours() + (Path(__file__).parent / "templates" / "demo.css").read_text("utf-8"),
+        "footer_links": [],
+        "run_history": False,  # it would keep prompts in the browser
+        "ssr_mode": False,
+        "mcp_server": False,
+        "pwa": False,
+        "enable_monitoring": False,
+    }
+
+
+def paced(frames: Iterator[Frame], seconds: float = FRAME_SECONDS) -> Iterator[Frame]:
+    """Not more frames than one in so many seconds; the last of each state is never left out."""
+    shown = -seconds
+    for frame in frames:
+        if frame.state != "running" or time.monotonic() - shown >= seconds:
+            shown = time.monotonic()
+            yield frame
+
+
+def _runs(shelf: Shelf) -> list[tuple[str, str]]:
+    return [(exhibit.label, name) for name, exhibit in shelf.exhibits.items()]
+
+
+def _names(exhibit: Exhibit) -> list[str]:
+    return [switch.hook_point.name for switch in exhibit.switches]
+
+
+def _first_prompt(exhibit: Exhibit) -> str:
+    return exhibit.examples[0].row.prompt if exhibit.examples else ""
+
+
+def _examples(exhibit: Exhibit) -> dict[str, Any]:
+    labels = [each.label for each in exhibit.examples]
+    choices: Sequence[tuple[str, str]] = [(text, str(at)) for at, text in enumerate(labels)]
+    return {
+        "choices": list(choices),
+        "value": "0" if choices else None,
+        "label": "Example from the test split, by what steering did to it",
+    }
+
+
+def _layers(exhibit: Exhibit) -> dict[str, Any]:
+    return {
+        "choices": [(switch.label, switch.hook_point.name) for switch in exhibit.switches],
+        "value": _names(exhibit),
+        "label": "Layers that steer",
+    }
+
+
+def _strength(exhibit: Exhibit) -> dict[str, Any]:
+    own = exhibit.run.steering.strength
+    return {
+        "minimum": min(0.0, own),
+        "maximum": exhibit.widest_strength,
+        "step": 0.05,
+        "value": own,
+        "label": f"Strength (recommended: {own:g})",
+    }
+
+
+def _colours() -> str:
+    """The report's colours as variables of the page, light and dark."""
+    return "".join(
+        f"{where} {{ {''.join(f'--{role}: {colour}; ' for role, colour in roles.items())} }}\n"
+        for where, roles in ((":root", LIGHT), (".dark", DARK))
+    )
+
+
+def _theme() -> gr.themes.Base:
+    """Gradio's plain theme in the report's colours; its fonts are those of the system."""
+    sans = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial"]
+    mono = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono"]
+    values = {
+        "body_background_fill": "paper",
+        "body_text_color": "ink",
+        "body_text_color_subdued": "muted",
+        "background_fill_primary": "paper",
+        "background_fill_secondary": "card",
+        "border_color_primary": "rule",
+        "border_color_accent": "A",
+        "block_label_text_color": "muted",
+        "block_title_text_color": "ink",
+        "block_info_text_color": "muted",
+        "input_background_fill": "paper",
+        "input_background_fill_focus": "paper",
+        "input_background_fill_hover": "paper",
+        "input_border_color": "band",
+        "input_border_color_focus": "A",
+        "input_border_color_hover": "band2",
+        "input_placeholder_color": "muted",
+        "button_primary_background_fill": "A",
+        "button_primary_background_fill_hover": "A",
+        "button_primary_text_color": "paper",
+        "button_primary_text_color_hover": "paper",
+        "button_secondary_background_fill": "card",
+        "button_secondary_background_fill_hover": "rule",
+        "button_secondary_text_color": "ink",
+        "checkbox_background_color_selected": "A",
+        "checkbox_border_color": "band2",
+        "checkbox_border_color_selected": "A",
+        "checkbox_label_background_fill": "paper",
+        "checkbox_label_background_fill_hover": "card",
+        "checkbox_label_background_fill_selected": "card",
+        "checkbox_label_border_color": "band",
+        "checkbox_label_border_color_selected": "A",
+        "checkbox_label_text_color": "ink",
+        "checkbox_label_text_color_selected": "ink",
+        "slider_color": "A",
+        "link_text_color": "A",
+    }
+    both = {
+        name + ending: f"var(--{role})" for name, role in values.items() for ending in ("", "_dark")
+    }
+    plain = {
+        "block_background_fill": "transparent",
+        "block_border_width": "0px",
+        "block_shadow": "none",
+        "block_padding": "0",
+        "input_radius": "8px",
+        "button_large_radius": "8px",
+        "input_shadow": "none",
+        "input_shadow_focus": "none",
+        "button_primary_shadow": "none",
+        "button_secondary_shadow": "none",
+        "checkbox_label_shadow": "none",
+    }
+    return gr.themes.Base(font=sans, font_mono=mono).set(**both, **plain)
