@@ -16,6 +16,7 @@ LAYERS = [
     ["hook_points", "config", "files", "scoring"],
     ["pooling", "correlation", "significance"],
     ["metrics", "selection", "planning", "resampling"],
+    ["notebook"],
     # B. edges: each the only place of its kind
     ["judges", "explanations"],
     ["saes", "hooks", "tasks", "activation_log"],
@@ -34,7 +35,7 @@ LAYERS = [
     ["cli"],
 ]
 RANK = {module: rank for rank, modules in enumerate(LAYERS) for module in modules}
-PURE = [module for modules in LAYERS[:4] for module in modules]
+PURE = [module for modules in LAYERS[:5] for module in modules]
 
 
 def top_level(path: Path) -> str:

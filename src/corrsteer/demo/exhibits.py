@@ -159,7 +159,7 @@ def open_exhibits(folders: Sequence[str | Path]) -> tuple[Exhibit, ...]:
         ArtifactError: no run there, or it is not one that can be shown.
     """
     paths = [Path(folder) for folder in dict.fromkeys(map(str, folders))]
-    names = [path.resolve().name for path in paths]
+    names = [path.absolute().name for path in paths]
     return tuple(
         Exhibit.of(load_run(path), name if names.count(name) == 1 else str(path))
         for path, name in zip(paths, names, strict=True)

@@ -71,13 +71,15 @@ def _words(segments: Segments) -> int:
 
 def _parts(frame: Frame, index: int) -> Segments:
     """A reply, marked against its baseline; a baseline against the first that is held to it."""
-    reply = frame.replies[index]
+    texts = [reply.text.lstrip() for reply in frame.replies]
     if frame.state == "running":
-        return (Segment("same", reply.text),) if reply.text else ()
+        return (Segment("same", texts[index]),) if texts[index] else ()
+    reply = frame.replies[index]
     if reply.arm == "steered":
-        return marked(frame.replies[reply.baseline].text, reply.text)[1]
-    against = next(each for each in frame.replies[index + 1 :] if each.baseline == index)
-    return marked(reply.text, against.text)[0]
+        return marked(texts[reply.baseline], texts[index])[1]
+    followers = range(index + 1, len(texts))
+    against = next(each for each in followers if frame.replies[each].baseline == index)
+    return marked(texts[index], texts[against])[0]
 
 
 def _macro(name: str, *arguments: Any) -> str:

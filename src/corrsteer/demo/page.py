@@ -26,6 +26,13 @@ FRAME_SECONDS = 0.05
 
 PROMPT_CHARACTERS = 20_000
 
+NAMES = """() => {
+  const group = document.querySelector("#cs-layers");
+  group?.setAttribute("aria-label", "Layers that steer");
+  group?.querySelector(".select-all-checkbox")?.setAttribute("aria-label", "All layers");
+}"""
+"""Run once the page is there: names for screen readers that gradio does not give."""
+
 Update = Any
 """What gradio takes for an output."""
 
@@ -35,7 +42,7 @@ def build(shelf: Shelf) -> gr.Blocks:
     first, several = shelf.first, len(shelf.exhibits) > 1
     with gr.Blocks(title="CorrSteer demo", analytics_enabled=False, fill_width=True) as page:
         session = gr.State(Session())
-        heading = gr.HTML(fragments.heading(first), elem_id="cs-heading")
+        heading = _ours(fragments.heading(first), "cs-heading")
         with gr.Row(elem_id="cs-runs", visible=several):
             run = gr.Dropdown(_runs(shelf), value=first.name, label="Run", filterable=False)
             beside = gr.Dropdown(
@@ -57,12 +64,14 @@ def build(shelf: Shelf) -> gr.Blocks:
                 with gr.Row(elem_id="cs-buttons"):
                     ask = gr.Button("Reply", variant="primary", elem_id="cs-ask")
                     stop = gr.Button("Stop", elem_id="cs-stop")
-                layers = gr.CheckboxGroup(**_layers(first), show_select_all=True)
+                layers = gr.CheckboxGroup(
+                    **_layers(first), show_select_all=True, elem_id="cs-layers"
+                )
                 strength = gr.Slider(**_strength(first))
             with gr.Column(elem_id="cs-answers"):
-                replies = gr.HTML(elem_id="cs-replies-box")
-                note = gr.HTML(elem_id="cs-note-box")
-        cards = gr.HTML(fragments.cards(first, _names(first)), elem_id="cs-cards-box")
+                replies = _ours("", "cs-replies-box")
+                note = _ours("", "cs-note-box")
+        cards = _ours(fragments.cards(first, _names(first)), "cs-cards-box")
 
         def stream(
             session: Session, run: str, beside: str, prompt: str, layers: list[str], strength: float
@@ -117,6 +126,7 @@ def look() -> dict[str, Any]:
     return {
         "theme": _theme(),
         "css": _colours() + (Path(__file__).parent / "templates" / "demo.css").read_text("utf-8"),
+        "js": NAMES,
         "footer_links": [],
         "run_history": False,  # it would keep prompts in the browser
         "ssr_mode": False,
@@ -133,6 +143,11 @@ def paced(frames: Iterator[Frame], seconds: float = FRAME_SECONDS) -> Iterator[F
         if frame.state != "running" or time.monotonic() - shown >= seconds:
             shown = time.monotonic()
             yield frame
+
+
+def _ours(html: str, name: str) -> gr.HTML:
+    """A place for a fragment, under our style sheet alone."""
+    return gr.HTML(html, elem_id=name, apply_default_css=False, js_on_load=None)
 
 
 def _runs(shelf: Shelf) -> list[tuple[str, str]]:
@@ -153,7 +168,7 @@ def _examples(exhibit: Exhibit) -> dict[str, Any]:
     return {
         "choices": list(choices),
         "value": "0" if choices else None,
-        "label": "Example from the test split, by what steering did to it",
+        "label": "Test samples that steering changed",
     }
 
 
@@ -231,6 +246,11 @@ def _theme() -> gr.themes.Base:
     }
     plain = {
         "block_background_fill": "transparent",
+        "block_background_fill_dark": "transparent",
+        "input_border_width": "1px",
+        "input_border_width_dark": "1px",
+        "checkbox_label_border_width": "1px",
+        "checkbox_label_border_width_dark": "1px",
         "block_border_width": "0px",
         "block_shadow": "none",
         "block_padding": "0",

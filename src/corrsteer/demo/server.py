@@ -16,12 +16,7 @@ from collections.abc import Callable
 import uvicorn
 from fastapi import FastAPI
 from gradio import mount_gradio_app
-from starlette.authentication import (
-    AuthCredentials,
-    AuthenticationBackend,
-    AuthenticationError,
-    SimpleUser,
-)
+from starlette.authentication import AuthCredentials, AuthenticationError, SimpleUser
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
@@ -66,7 +61,7 @@ class Headers:
         await self._app(scope, receive, send_with_headers)
 
 
-class Password(AuthenticationBackend):
+class Password:
     """HTTP basic authentication by one password, under any name."""
 
     def __init__(self, password: str):
@@ -123,7 +118,7 @@ def serve(
         shelf: the runs.
         listening: see `corrsteer.demo.address.listen`.
         password: what visitors must know, or None.
-        ready: called when the page can be opened.
+        ready: called once, before the first answer.
     """
     config = uvicorn.Config(
         application(shelf, password),
@@ -131,20 +126,8 @@ def serve(
         access_log=False,
         timeout_graceful_shutdown=1,  # streams that browsers hold open would keep it alive
     )
-    server = _Server(config, ready)
+    ready()  # the socket listens already; who comes early waits
     try:
-        server.run(sockets=[listening])
+        uvicorn.Server(config).run(sockets=[listening])
     except KeyboardInterrupt:  # how a demo ends
         return
-
-
-class _Server(uvicorn.Server):
-    """Tells when it has started."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]):
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._ready()
