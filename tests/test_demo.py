@@ -446,7 +446,7 @@ def test_a_space_is_a_whole_folder(on_mini, tmp_path):
     assert not (folder / "corrsteer" / "mini" / "saes").exists()
     assert not list(folder.rglob("__pycache__"))
     names = {re.split(r"[<>=\[ ]", line)[0] for line in needed.splitlines()}
-    assert {"torch", "transformers", "uvicorn"} <= names
+    assert {"torch", "transformers", "pydantic"} <= names
     assert not names & {"pytest", "sentence-transformers", *LEFT_OUT}
 
 
