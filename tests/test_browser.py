@@ -38,7 +38,8 @@ DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 def corrsteer(*arguments):
     command = [sys.executable, "-c", "from corrsteer.cli import main; main()", *map(str, arguments)]
-    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, timeout=600)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, timeout=600)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 @contextmanager
@@ -119,7 +120,8 @@ def settled(page):
         "!document.querySelector('.cs-note').textContent.includes('Replying') && "
         "document.querySelectorAll('[aria-busy=true]').length == 0"
     )
-    return dict(zip(page.locator(".cs-reply h2").all_inner_texts(), replies(page), strict=True))
+    names = page.locator(".cs-reply h2").all_inner_texts()
+    return dict(zip((" ".join(name.split()) for name in names), replies(page), strict=True))
 
 
 def replies(page):
@@ -328,6 +330,7 @@ def test_with_a_password_nothing_is_told_without_it(visit, run, browser):
         assert status(address, Authorization="Basic \xff") == 401
         page = visit(address, http_credentials={"username": "anyone", "password": PASSWORD})
         assert len(settled(page)) == 2
+        page.context.close()
 
 
 @pytest.fixture(scope="module")
@@ -339,12 +342,12 @@ def hostile_run(hub, tmp_path_factory):
     found = json.loads(tokenizer.read_text())
     words = found["model"]["vocab"]
     for number, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ"):
-        words[f"{HOSTILE[number % len(HOSTILE)]}{number}"] = words.pop(letter)
+        words[f"{''.join(HOSTILE)}{number}"] = words.pop(letter)
     tokenizer.write_text(json.dumps(found))
-    rows = [{"prompt": f"say {i} {HOSTILE[0]}", "target": "x"} for i in range(60)]
+    rows = [{"prompt": f"{HOSTILE[0]} say {i}", "target": "x"} for i in range(60)]
     (root / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     options = {"model": root / "hub" / "model", "sae": root / "hub" / "saes", "strength": 2}
-    options |= {"task": root / "rows.jsonl", "scorer": r"regex:^\s*[<a-m]", "strategy": "A"}
+    options |= {"task": root / "rows.jsonl", "scorer": r"regex:^\s*[n-z0-4<]", "strategy": "A"}
     options |= {"max-new-tokens": 24, "controls": 0}
     corrsteer("train", *(f"--{k}={v}" for k, v in options.items()), "--out", root / "run")
     return root / "run"
@@ -360,6 +363,7 @@ def test_a_reply_with_a_script_in_it_does_nothing(visit, hostile_run):
             shown += "".join(after(page, page.get_by_role("button", name="Reply").click).values())
         assert page.evaluate("window.hacked") is None
         assert page.locator(".cs-reply script, .cs-reply img").count() == 0
+        page.context.close()
     for text in HOSTILE:
         assert text in shown
 
@@ -397,7 +401,9 @@ def test_a_space_shows_the_run_by_itself(visit, run, tmp_path):
                     break
             except urllib.error.URLError:
                 continue
-        assert len(settled(visit(address))) == 2
+        page = visit(address)
+        assert len(settled(page)) == 2
+        page.context.close()  # before the server goes away
     finally:
         process.terminate()
         process.communicate(timeout=30)

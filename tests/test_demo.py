@@ -322,7 +322,7 @@ def test_what_changed_is_marked_once_the_replies_are_there():
     html = fragments.replies(frame)
     assert "take the <del>blue</del> gate" in html
     assert "take the <ins>red</ins> gate" in html
-    assert "1 of the baseline" in fragments.note(frame)
+    assert "baseline that are gone: 1; new ones: 1." in fragments.note(frame)
     running = fragments.replies(dataclasses.replace(frame, state="running"))
     assert "<del>" not in running
     assert 'aria-busy="true"' in running

@@ -60,7 +60,8 @@ def _differences(frame: Frame) -> list[str]:
             lines.append(f"{whose}The steered reply is the baseline’s.")  # noqa: RUF001
         else:
             lines.append(
-                f"{whose}{_words(ours)} of the baseline’s words changed into {_words(theirs)}."  # noqa: RUF001
+                f"{whose}Words of the baseline that are gone: {_words(ours)}; "
+                f"new ones: {_words(theirs)}."
             )
     return lines
 

@@ -133,6 +133,7 @@ def look() -> dict[str, Any]:
         "mcp_server": False,
         "pwa": False,
         "enable_monitoring": False,
+        "max_file_size": "1kb",  # nothing is uploaded
     }
 
 
