@@ -58,7 +58,9 @@ def write_space(run: Run, folder: str | Path) -> Path:
         raise ArtifactError(f"{target} holds files already; choose a new or empty folder")
     ids = {example.row.id for example in exhibit.examples}
     shown = [row for row in run.predictions if row["id"] in ids]
-    dataclasses.replace(run, statistics={}, predictions=shown).save(target / RUN_FOLDER)
+    evaluation = {**(run.evaluation or {}), "run": RUN_FOLDER}
+    slim = dataclasses.replace(run, statistics={}, predictions=shown, evaluation=evaluation)
+    slim.save(target / RUN_FOLDER)
     for name, text in _texts(exhibit).items():
         write_whole(target / name, text)
     _copy_package(target / "corrsteer", exhibit.model == BUILT_IN)
