@@ -43,9 +43,10 @@ def corrsteer(*arguments):
 
 
 @contextmanager
-def serving(*arguments, **environment):
+def serving(*arguments, prelude="", **environment):
     """A demo in a process of its own; gives the address that it prints."""
-    command = [sys.executable, "-c", "from corrsteer.cli import main; main()", "demo"]
+    code = f"{prelude}\nfrom corrsteer.cli import main; main()"
+    command = [sys.executable, "-c", code, "demo"]
     command += [*map(str, arguments), "--port", "0", "--no-open"]
     process = subprocess.Popen(
         command, env=ENVIRONMENT | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -331,6 +332,45 @@ def test_with_a_password_nothing_is_told_without_it(visit, run, browser):
         page = visit(address, http_credentials={"username": "anyone", "password": PASSWORD})
         assert len(settled(page)) == 2
         page.context.close()
+
+
+SLOWLY = """
+import time
+from corrsteer.demo import session
+fast = session.stream
+def slow(*given):
+    for token in fast(*given):
+        time.sleep(0.4)
+        yield token
+session.stream = slow
+"""
+
+
+def test_replies_stream_token_by_token_and_stop_when_told_to(visit, run):
+    with serving(run, prelude=SLOWLY) as address:
+        page = visit(address)
+        grown = [len(text) for text in map("".join, watched(page, 8))]
+        assert grown == sorted(grown)
+        assert len(set(grown)) > 3
+        settled(page)
+        slider = page.locator("#cs-controls input[type=range]")
+        baseline, whole = baseline_and_steered(after(page, lambda: slider.fill("0")))
+        page.get_by_role("button", name="Reply").click()
+        page.wait_for_function("document.querySelector('.cs-reply.steered .text').innerText > ''")
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_text("Stopped.").wait_for()
+        remembered, begun = baseline_and_steered(settled(page))
+        assert remembered == baseline == whole
+        assert 0 < len(begun) < len(whole)
+        page.context.close()
+
+
+def watched(page, times):
+    """The replies at some moments in a row."""
+    page.wait_for_selector(".cs-reply")
+    for _ in range(times):
+        yield replies(page)
+        page.wait_for_timeout(250)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ FRAME_SECONDS = 0.05
 
 PROMPT_CHARACTERS = 20_000
 
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+"""Events are the page's own, and are no API."""
+
 NAMES = """() => {
   const group = document.querySelector("#cs-layers");
   group?.setAttribute("aria-label", "Layers that steer");
@@ -37,87 +41,102 @@ Update = Any
 """What gradio takes for an output."""
 
 
+class Handlers:
+    """What happens on the page's events; what a visitor has chosen comes with each.
+
+    Attributes:
+        shelf: the runs.
+    """
+
+    def __init__(self, shelf: Shelf):
+        self.shelf = shelf
+
+    def ask(
+        self,
+        session: Session,
+        run: str,
+        beside: str,
+        prompt: str,
+        layers: list[str],
+        strength: float,
+    ) -> Iterator[tuple[Update, Update]]:
+        """Stream the replies, and a line on them."""
+        wish = Wish(prompt, run, tuple(layers), strength, beside or None)
+        shown = None
+        try:
+            for shown in paced(session.replies(self.shelf, wish)):
+                yield fragments.replies(shown), fragments.note(shown)
+        except CorrSteerError as error:
+            kept = fragments.replies(replace(shown, state="stopped")) if shown else gr.skip()
+            yield kept, fragments.failure(str(error))
+
+    def open_run(self, name: str) -> list[Update]:
+        """Heading, examples, prompt, layers, strength and cards of another run."""
+        exhibit = self.shelf.exhibit(name)
+        return [
+            fragments.heading(exhibit),
+            gr.update(**_examples(exhibit)),
+            _first_prompt(exhibit),
+            gr.update(**_layers(exhibit)),
+            gr.update(**_strength(exhibit)),
+            fragments.cards(exhibit, _names(exhibit)),
+        ]
+
+    def cards(self, run: str, layers: list[str]) -> str:
+        """The cards, by the layers that are on."""
+        return fragments.cards(self.shelf.exhibit(run), layers)
+
+    def example(self, run: str, number: str) -> Update:
+        """The prompt of the example picked; nothing new where none is."""
+        examples = dict(enumerate(self.shelf.exhibit(run).examples))
+        picked = examples.get(int(number)) if number.isdecimal() else None
+        return gr.skip() if picked is None else picked.row.prompt
+
+    def stop(self, session: Session) -> None:
+        """End the replies that are streaming."""
+        session.stop()
+
+
 def build(shelf: Shelf) -> gr.Blocks:
     """The page of some runs; it opens with the first."""
-    first, several = shelf.first, len(shelf.exhibits) > 1
+    handlers, first = Handlers(shelf), shelf.first
     with gr.Blocks(title="CorrSteer demo", analytics_enabled=False, fill_width=True) as page:
         session = gr.State(Session())
         heading = _ours(fragments.heading(first), "cs-heading")
-        with gr.Row(elem_id="cs-runs", visible=several):
-            run = gr.Dropdown(_runs(shelf), value=first.name, label="Run", filterable=False)
-            beside = gr.Dropdown(
-                [("nothing", NOTHING), *_runs(shelf)],
-                value=NOTHING,
-                label="Beside it, whole and at its own strength",
-                filterable=False,
-            )
+        run, beside = _choice_of_runs(shelf)
         with gr.Row(elem_id="cs-desk"):
             with gr.Column(elem_id="cs-controls"):
                 example = gr.Dropdown(**_examples(first), interactive=True, filterable=False)
-                prompt = gr.Textbox(
-                    _first_prompt(first),
-                    label="Prompt (Shift + Enter asks)",
-                    lines=4,
-                    max_lines=14,
-                    max_length=PROMPT_CHARACTERS,
-                )
+                prompt = _prompt(first)
                 with gr.Row(elem_id="cs-buttons"):
-                    ask = gr.Button("Reply", variant="primary", elem_id="cs-ask")
-                    stop = gr.Button("Stop", elem_id="cs-stop")
+                    ask = gr.Button("Reply", variant="primary")
+                    stop = gr.Button("Stop")
                 layers = gr.CheckboxGroup(
                     **_layers(first), show_select_all=True, elem_id="cs-layers"
                 )
                 strength = gr.Slider(**_strength(first))
             with gr.Column(elem_id="cs-answers"):
-                replies = _ours("", "cs-replies-box")
-                note = _ours("", "cs-note-box")
+                answers = [_ours("", "cs-replies-box"), _ours("", "cs-note-box")]
         cards = _ours(fragments.cards(first, _names(first)), "cs-cards-box")
 
-        def stream(
-            session: Session, run: str, beside: str, prompt: str, layers: list[str], strength: float
-        ) -> Iterator[tuple[Update, Update]]:
-            wish = Wish(prompt, run, tuple(layers), strength, beside or None)
-            try:
-                for frame in paced(session.replies(shelf, wish)):
-                    yield fragments.replies(frame), fragments.note(frame)
-            except CorrSteerError as error:
-                yield gr.skip(), fragments.failure(str(error))
-
-        def open_run(name: str) -> list[Update]:
-            exhibit = shelf.exhibit(name)
-            return [
-                fragments.heading(exhibit),
-                gr.update(**_examples(exhibit)),
-                _first_prompt(exhibit),
-                gr.update(**_layers(exhibit)),
-                gr.update(**_strength(exhibit)),
-                fragments.cards(exhibit, _names(exhibit)),
-            ]
-
-        def show_cards(run: str, layers: list[str]) -> str:
-            return fragments.cards(shelf.exhibit(run), layers)
-
-        def example_prompt(run: str, number: str) -> Update:
-            picked = number.isdecimal() and int(number) < len(shelf.exhibit(run).examples)
-            return shelf.exhibit(run).examples[int(number)].row.prompt if picked else gr.skip()
-
-        private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         asking: dict[str, Any] = {
-            "fn": stream,
+            "fn": handlers.ask,
             "inputs": [session, run, beside, prompt, layers, strength],
-            "outputs": [replies, note],
-            "trigger_mode": "multiple",
+            "outputs": answers,
+            "trigger_mode": "multiple",  # a newer request ends the one before
             "concurrency_limit": None,
-            **private,
+            **PRIVATE,
         }
-        at_once: dict[str, Any] = {"queue": False, **private}
-        triggers = [ask.click, prompt.submit, layers.input, strength.input, beside.input, page.load]
-        gr.on(triggers, **asking)
+        quick: dict[str, Any] = {"queue": False, **PRIVATE}
+        gr.on(
+            [ask.click, prompt.submit, layers.input, strength.input, beside.input, page.load],
+            **asking,
+        )
         opened = [heading, example, prompt, layers, strength, cards]
-        run.input(open_run, run, opened, **at_once).then(**asking)
-        example.input(example_prompt, [run, example], prompt, **at_once).then(**asking)
-        layers.input(show_cards, [run, layers], cards, **at_once)
-        stop.click(lambda session: session.stop(), session, None, **at_once)
+        run.input(handlers.open_run, run, opened, **quick).then(**asking)
+        example.input(handlers.example, [run, example], prompt, **quick).then(**asking)
+        layers.input(handlers.cards, [run, layers], cards, **quick)
+        stop.click(handlers.stop, session, None, **quick)
     return page
 
 
@@ -149,6 +168,29 @@ def paced(frames: Iterator[Frame], seconds: float = FRAME_SECONDS) -> Iterator[F
 def _ours(html: str, name: str) -> gr.HTML:
     """A place for a fragment, under our style sheet alone."""
     return gr.HTML(html, elem_id=name, apply_default_css=False, js_on_load=None)
+
+
+def _choice_of_runs(shelf: Shelf) -> tuple[gr.Dropdown, gr.Dropdown]:
+    """Which run steers, and which is shown beside it; not there for a single run."""
+    with gr.Row(elem_id="cs-runs", visible=len(shelf.exhibits) > 1):
+        run = gr.Dropdown(_runs(shelf), value=shelf.first.name, label="Run", filterable=False)
+        beside = gr.Dropdown(
+            [("nothing", NOTHING), *_runs(shelf)],
+            value=NOTHING,
+            label="Beside it, whole and at its own strength",
+            filterable=False,
+        )
+    return run, beside
+
+
+def _prompt(exhibit: Exhibit) -> gr.Textbox:
+    return gr.Textbox(
+        _first_prompt(exhibit),
+        label="Prompt (Shift + Enter asks)",
+        lines=4,
+        max_lines=14,
+        max_length=PROMPT_CHARACTERS,
+    )
 
 
 def _runs(shelf: Shelf) -> list[tuple[str, str]]:
