@@ -4,24 +4,36 @@ import copy
 import dataclasses
 import json
 import re
+import shutil
 import socket
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
 
-from corrsteer import load_run, load_task, steer
+from corrsteer import load_model, load_run, load_task, steer
 from corrsteer.cli import main
 from corrsteer.config import FitSettings
-from corrsteer.demo import Exhibit, Frame, Reply, Session, Shelf, Wish, fragments, open_exhibits
+from corrsteer.demo import (
+    Exhibit,
+    Frame,
+    Reply,
+    Session,
+    Shelf,
+    Wish,
+    fragments,
+    load_for,
+    open_exhibits,
+)
 from corrsteer.demo.address import check_access, listen, url
 from corrsteer.demo.session import SharedModel
-from corrsteer.demo.space import LEFT_OUT, write_space
+from corrsteer.demo.space import write_space
 from corrsteer.errors import ArtifactError, CorrSteerError, DataError, ModelError, SettingsError
+from corrsteer.generation import greedy, stream
+from corrsteer.samples import Sample
 from corrsteer.steering import Steering
+from corrsteer.tasks import TaskOptions
 from corrsteer.train import train
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>${alert(3)}{{value}}"
@@ -49,7 +61,7 @@ def exhibit(folder):
 
 @pytest.fixture
 def shelf(exhibit, lm):
-    return Shelf([exhibit], lambda model: lm)
+    return Shelf([exhibit], lambda run: lm)
 
 
 def renamed(exhibit, name, **provenance):
@@ -165,19 +177,18 @@ def test_both_replies_grow_together_token_by_token(lm, shelf, exhibit):
 def test_a_character_is_not_shown_before_it_is_whole(lm, monkeypatch):
     shown = ["a", "a\ufffd", "aé"]
     monkeypatch.setattr(lm, "decode", lambda ids: shown[min(len(ids), 3) - 1], raising=False)
-    assert list(SharedModel(lm).reply("say", 3)) == ["a", "a", "aé", "aé"]
+    assert list(SharedModel(lm).reply(Sample("prompt", "say"), 3)) == ["a", "a", "aé", "aé"]
 
 
 def test_a_baseline_is_not_run_again_for_the_same_prompt(lm, shelf, exhibit, monkeypatch):
     session, asked = Session(), []
     before = last(session, shelf, wish(exhibit))
-    reply = SharedModel.reply
     monkeypatch.setattr(
-        SharedModel, "reply", lambda self, *given: asked.append(given) or reply(self, *given)
+        "corrsteer.demo.session.stream", lambda *given: asked.append(given) or stream(*given)
     )
     after = last(session, shelf, wish(exhibit, strength=0.5))
     assert after.replies[0].text == before.replies[0].text
-    assert [len(given) for given in asked] == [3]  # the steered one alone
+    assert len(asked) == 1  # the steered one
 
 
 def test_concurrent_replies_do_not_steer_each_other(lm, exhibit):
@@ -191,11 +202,13 @@ def test_concurrent_replies_do_not_steer_each_other(lm, exhibit):
 
     def reply(request):
         start.wait(timeout=60)
-        return list(model.reply(request[0], 12, request[1]))[-1]
+        return list(model.reply(Sample("prompt", request[0]), 12, request[1]))[-1]
 
     with ThreadPoolExecutor(len(asked)) as pool:
         assert list(pool.map(reply, asked)) == expected
-    streams = [model.reply(prompt, 12, steering) for prompt, steering in asked[:4]]
+    streams = [
+        model.reply(Sample("prompt", prompt), 12, steering) for prompt, steering in asked[:4]
+    ]
     ends = [""] * 4
     while any(steps := [next(stream, None) for stream in streams]):
         ends = [end if step is None else step for end, step in zip(ends, steps, strict=True)]
@@ -204,7 +217,9 @@ def test_concurrent_replies_do_not_steer_each_other(lm, exhibit):
 
 def test_a_reply_left_half_way_leaves_nothing_on_the_model(lm, exhibit):
     before = alone(lm, "say 3")
-    stream = SharedModel(lm).reply("say 3", 12, exhibit.steering(names(exhibit), 2.0))
+    stream = SharedModel(lm).reply(
+        Sample("prompt", "say 3"), 12, exhibit.steering(names(exhibit), 2.0)
+    )
     next(stream)
     assert alone(lm, "say 3") == before
     stream.close()
@@ -258,7 +273,9 @@ def test_stopping_keeps_what_was_said(shelf, exhibit):
 
 def test_runs_of_one_model_share_it_and_its_baseline(lm, exhibit):
     loaded = []
-    shelf = Shelf([exhibit, renamed(exhibit, "other")], lambda model: loaded.append(model) or lm)
+    shelf = Shelf(
+        [exhibit, renamed(exhibit, "other")], lambda run: loaded.append(run.provenance.model) or lm
+    )
     frame = last(Session(), shelf, wish(exhibit, layers=(), beside="other"))
     assert len(loaded) == 1
     assert [(r.arm, r.source, r.baseline) for r in frame.replies] == [
@@ -273,7 +290,7 @@ def test_runs_of_other_models_have_their_own_baseline_loaded_when_needed(lm, exh
     loaded = []
     shelf = Shelf(
         [exhibit, renamed(exhibit, "other", model="elsewhere")],
-        lambda model: loaded.append(model) or lm,
+        lambda run: loaded.append(run.provenance.model) or lm,
     )
     last(Session(), shelf, wish(exhibit))
     assert loaded == [exhibit.model]
@@ -285,11 +302,48 @@ def test_runs_of_other_models_have_their_own_baseline_loaded_when_needed(lm, exh
 
 def test_a_model_is_loaded_once_however_many_ask(lm, exhibit):
     loaded = []
-    shelf = Shelf([exhibit], lambda model: loaded.append(model) or lm)
+    shelf = Shelf([exhibit], lambda run: loaded.append(run.provenance.model) or lm)
     with ThreadPoolExecutor(8) as pool:
         models = list(pool.map(shelf.model, [exhibit] * 16))
     assert len(loaded) == 1
     assert len(set(map(id, models))) == 1
+
+
+def test_a_run_on_chats_asks_through_the_chat_template(lm, exhibit, monkeypatch):
+    monkeypatch.setattr(lm.tokenizer, "chat_template", "{{ messages[0].content }}#", raising=False)
+    rows = [row | {"prompt": f"user: {row['prompt']}"} for row in exhibit.run.predictions]
+    chats = dataclasses.replace(exhibit.run.provenance, task_options=TaskOptions(chat=True))
+    run = dataclasses.replace(exhibit.run, provenance=chats, predictions=rows)
+    chat = Exhibit.of(run, "chat")
+    assert [e.prompt for e in chat.examples] == [e.prompt for e in exhibit.examples]
+    shelf = Shelf([exhibit, chat], lambda run: lm)
+    frame = last(Session(), shelf, wish(exhibit, "say 3", beside="chat"))
+    assert [reply.arm for reply in frame.replies] == ["baseline", "steered"] * 2
+    ids = lm.tokenizer("say 3#", add_special_tokens=False)["input_ids"]
+    expected = lm.decode(greedy(lm.decoder, [ids], 12)[0])
+    assert frame.replies[2].text == expected != frame.replies[0].text
+
+
+def test_a_model_is_loaded_with_its_saes_only_where_they_say_how_prompts_begin(exhibit, hub):
+    run = renamed(exhibit, "run", model=str(hub / "model"), sae_source=str(hub / "saes")).run
+    assert {handle.source for handle in load_for(run).saes} == {"raw"}
+    assert load_for(run, "cpu").prompt_ids(Sample("a", "a"))[0] == 1
+
+
+def test_saes_are_looked_up_where_the_tokenizer_puts_no_bos(exhibit, hub, tmp_path):
+    shutil.copytree(hub, tmp_path / "hub")
+    tokenizer = tmp_path / "hub" / "model" / "tokenizer.json"
+    tokenizer.write_text(json.dumps(json.loads(tokenizer.read_text()) | {"post_processor": None}))
+    for config in (tmp_path / "hub" / "saes").rglob("cfg.json"):
+        found = json.loads(config.read_text())
+        found["metadata"]["prepend_bos"] = True
+        config.write_text(json.dumps(found))
+    folder, saes = str(tmp_path / "hub" / "model"), str(tmp_path / "hub" / "saes")
+    run = renamed(exhibit, "run", model=folder, sae_source=saes).run
+    assert load_for(run).prompt_ids(Sample("a", "a")) == [
+        1,
+        *load_model(folder).prompt_ids(Sample("a", "a")),
+    ]
 
 
 @pytest.mark.parametrize("prompt", ["", " \n"])
@@ -447,16 +501,7 @@ def test_a_space_is_a_whole_folder(on_mini, tmp_path):
     assert not list(folder.rglob("__pycache__"))
     names = {re.split(r"[<>=\[ ]", line)[0] for line in needed.splitlines()}
     assert {"torch", "transformers", "pydantic"} <= names
-    assert not names & {"pytest", "sentence-transformers", *LEFT_OUT}
-
-
-def test_a_demo_needs_nothing_that_a_space_leaves_out():
-    code = (
-        "import sys, corrsteer.demo.fragments, corrsteer.models;"
-        "print(sorted({'sae_lens', 'datasets', 'gradio'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert not names & {"pytest", "sentence-transformers", "gradio"}
 
 
 def test_a_space_holds_no_more_of_the_data_than_it_shows(on_mini, exhibit, tmp_path):

@@ -15,10 +15,9 @@ from typing import Any
 import click
 
 from corrsteer.cli.terminal import TerminalProgress
-from corrsteer.demo import Shelf, open_exhibits
+from corrsteer.demo import Shelf, load_for, open_exhibits
 from corrsteer.demo.address import check_access, listen, url
 from corrsteer.errors import SettingsError
-from corrsteer.models import RAW, LanguageModel, load_model
 
 
 def run_demo(options: Mapping[str, Any]) -> None:
@@ -30,10 +29,7 @@ def run_demo(options: Mapping[str, Any]) -> None:
     password = _password(options["password"], options["password_env"])
     check_access(options["host"], password)
 
-    def load(model: str) -> LanguageModel:
-        return load_model(model, sae=RAW, device=options["device"])  # steering needs no SAE
-
-    shelf = Shelf(open_exhibits(options["runs"]), load)
+    shelf = Shelf(open_exhibits(options["runs"]), lambda run: load_for(run, options["device"]))
     with listen(options["host"], options["port"]) as listening:
         with TerminalProgress() as progress, progress.stage("load model", None):
             shelf.model(shelf.first)

@@ -37,15 +37,22 @@ class Example:
     Attributes:
         direction: what became of its outcome.
         row: the sample.
+        chat: whether it was asked through the model's chat template.
     """
 
     direction: Literal["improved", "worsened"]
     row: Row
+    chat: bool = False
+
+    @property
+    def prompt(self) -> str:
+        """What was asked, without the name of the one who asked in a chat."""
+        return self.row.prompt.removeprefix("user: ") if self.chat else self.row.prompt
 
     @property
     def label(self) -> str:
         """One line that names it in a list."""
-        return f"{self.direction}: {short(visible(' '.join(self.row.prompt.split())), LABEL)}"
+        return f"{self.direction}: {short(visible(' '.join(self.prompt.split())), LABEL)}"
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,11 @@ class Exhibit:
         return self.run.provenance.model
 
     @property
+    def chat(self) -> bool:
+        """Whether prompts go through the model's chat template, as the run's own did."""
+        return self.run.provenance.task_options.chat
+
+    @property
     def label(self) -> str:
         """One line that names it in a list of runs."""
         made = self.run.provenance
@@ -128,8 +140,8 @@ class Exhibit:
         """Flipped samples of both directions, improved ones first."""
         improved, worsened = self.findings.improved[:EXAMPLES], self.findings.worsened[:EXAMPLES]
         return (
-            *(Example("improved", row) for row in improved),
-            *(Example("worsened", row) for row in worsened),
+            *(Example("improved", row, self.chat) for row in improved),
+            *(Example("worsened", row, self.chat) for row in worsened),
         )
 
     @property

@@ -90,7 +90,7 @@ class Handlers:
         """The prompt of the example picked; nothing new where none is."""
         examples = dict(enumerate(self.shelf.exhibit(run).examples))
         picked = examples.get(int(number)) if number.isdecimal() else None
-        return gr.skip() if picked is None else picked.row.prompt
+        return gr.skip() if picked is None else picked.prompt
 
     def stop(self, session: Session) -> None:
         """End the replies that are streaming."""
@@ -202,7 +202,7 @@ def _names(exhibit: Exhibit) -> list[str]:
 
 
 def _first_prompt(exhibit: Exhibit) -> str:
-    return exhibit.examples[0].row.prompt if exhibit.examples else ""
+    return exhibit.examples[0].prompt if exhibit.examples else ""
 
 
 def _examples(exhibit: Exhibit) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from corrsteer.artifacts import Run
 from corrsteer.demo.exhibits import Exhibit
 from corrsteer.errors import DataError, ModelError, unknown
 from corrsteer.generation import stream
 from corrsteer.hooks import adding
-from corrsteer.models import LanguageModel
+from corrsteer.models import KNOWN_MODELS, RAW, LanguageModel, find_saes, load_model
 from corrsteer.samples import Sample
 from corrsteer.steering import Steering, check_fit
 
@@ -44,11 +45,11 @@ class SharedModel:
         self._lock = threading.Lock()
 
     def reply(
-        self, prompt: str, max_new_tokens: int, steering: Steering | None = None
+        self, sample: Sample, max_new_tokens: int, steering: Steering | None = None
     ) -> Iterator[str]:
         """The greedy reply as far as it is decoded, token by token; the last one is whole.
 
-        It is what `generate` gives, alone or inside `steer`.
+        It is what `generate` gives to the same prompt, alone or inside `steer`.
 
         Raises:
             ModelError: the steering is for another model, or the prompt is too long.
@@ -63,15 +64,15 @@ class SharedModel:
             with self._lock, adding(self.lm.model, vectors, positions):
                 yield
 
-        ids = self._prompt_ids(prompt, max_new_tokens)
+        ids = self._prompt_ids(sample, max_new_tokens)
         tokens: list[int] = []
         for token in stream(self.lm.decoder, ids, max_new_tokens, turn):
             tokens.append(token)
             yield self.lm.decode(tokens).rstrip(HALF_CHARACTER)
         yield self.lm.decode(tokens)
 
-    def _prompt_ids(self, prompt: str, max_new_tokens: int) -> list[int]:
-        ids = self.lm.prompt_ids(Sample("prompt", prompt))
+    def _prompt_ids(self, sample: Sample, max_new_tokens: int) -> list[int]:
+        ids = self.lm.prompt_ids(sample)
         config = self.lm.model.config.get_text_config()
         most = getattr(config, "max_position_embeddings", None)
         if most is not None and len(ids) + max_new_tokens > most:
@@ -89,7 +90,7 @@ class Shelf:
         exhibits: name -> run.
     """
 
-    def __init__(self, exhibits: Sequence[Exhibit], load: Callable[[str], LanguageModel]):
+    def __init__(self, exhibits: Sequence[Exhibit], load: Callable[[Run], LanguageModel]):
         self.exhibits: Mapping[str, Exhibit] = {each.name: each for each in exhibits}
         self._load = load
         self._models: dict[str, SharedModel] = {}
@@ -120,7 +121,7 @@ class Shelf:
         if exhibit.model not in self._models:
             with self._loading:
                 if exhibit.model not in self._models:
-                    self._models[exhibit.model] = SharedModel(self._load(exhibit.model))
+                    self._models[exhibit.model] = SharedModel(self._load(exhibit.run))
         found = self._models[exhibit.model]
         check_fit(found.lm.model, exhibit.run.steering)
         return found
@@ -186,12 +187,13 @@ class Session:
     Attributes:
         ticket: number of the newest request.
         stopped: whether the visitor has stopped it.
-        baselines: model and prompt -> unsteered reply, so that moving a slider does not ask again.
+        baselines: what was asked of which model -> unsteered reply, so that a slider does not ask
+            again.
     """
 
     ticket: int = 0
     stopped: bool = False
-    baselines: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    baselines: dict[tuple[str, str, bool, int], str] = field(default_factory=dict)
 
     def stop(self) -> None:
         """End the request that is running, keeping what it has said."""
@@ -248,29 +250,58 @@ class Session:
         longest = max(exhibit.run.provenance.max_new_tokens for exhibit, _ in asked)
         replies: list[Reply] = []
         sources: list[Iterator[str]] = []
-        baselines: dict[str, int] = {}
+        baselines: dict[tuple[str, bool], int] = {}
         for exhibit, steering in asked:
-            model = shelf.model(exhibit)
-            if exhibit.model not in baselines:
-                baselines[exhibit.model] = len(replies)
+            model, way = shelf.model(exhibit), (exhibit.model, exhibit.chat)
+            sample = _sample(wish.prompt, exhibit.chat)
+            if way not in baselines:
+                baselines[way] = len(replies)
                 replies.append(Reply("baseline", exhibit.model, "not steered", len(replies)))
-                sources.append(self._baseline(model, wish.prompt, longest))
-            baseline, setting = baselines[exhibit.model], _setting(exhibit, steering)
-            replies.append(Reply("steered", exhibit.name, setting, baseline))
-            sources.append(model.reply(wish.prompt, longest, steering))
+                key = (exhibit.model, wish.prompt, exhibit.chat, longest)
+                sources.append(self._baseline(key, model.reply(sample, longest)))
+            setting = _setting(exhibit, steering)
+            replies.append(Reply("steered", exhibit.name, setting, baselines[way]))
+            sources.append(model.reply(sample, longest, steering))
         return Frame(tuple(replies)), sources
 
-    def _baseline(self, model: SharedModel, prompt: str, longest: int) -> Iterator[str]:
-        key = (model.lm.id, prompt, longest)
+    def _baseline(self, key: tuple[str, str, bool, int], replying: Iterator[str]) -> Iterator[str]:
+        """The reply that is remembered, or one that is remembered from now on."""
         if key in self.baselines:
             yield self.baselines[key]
             return
         text = ""
-        for text in model.reply(prompt, longest):
+        for text in replying:
             yield text
         while len(self.baselines) >= BASELINES:
             self.baselines.pop(next(iter(self.baselines)))
         self.baselines[key] = text
+
+
+def load_for(run: Run, device: str | None = None) -> LanguageModel:
+    """The model of a run.
+
+    SAEs are not needed to steer. They are looked up all the same where the tokenizer puts no BOS
+    before a prompt, as SAEs trained with one do.
+
+    Raises:
+        CorrSteerError: the model cannot be loaded, or its SAEs not be found.
+    """
+    made = run.provenance
+    lm = load_model(made.model, sae=RAW, device=device)
+    bos = lm.tokenizer.bos_token_id
+    if bos is None or lm.prompt_ids(Sample("prompt", "a"))[0] == bos or made.sae_source is None:
+        return lm
+    own = None if made.sae_source == made.model else made.sae_source
+    known = KNOWN_MODELS.get(made.model)
+    source = own or (known.sae if known else RAW)
+    lm.saes = find_saes(source, lm.d_model, lm.n_layers, made.hook_shift)
+    return lm
+
+
+def _sample(prompt: str, chat: bool) -> Sample:
+    if chat:
+        return Sample("prompt", "", messages=({"role": "user", "content": prompt},))
+    return Sample("prompt", prompt)
 
 
 def _setting(exhibit: Exhibit, steering: Steering) -> str:

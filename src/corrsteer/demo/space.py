@@ -31,9 +31,6 @@ GRADIO = "6.31.0"
 
 BUILT_IN = "mini"
 
-LEFT_OUT = {"gradio", "sae-lens", "datasets"}
-"""Requirements that a Space can do without: gradio comes with it, the others are for training."""
-
 
 def write_space(run: Run, folder: str | Path) -> Path:
     """Write a Space that shows a run: `app.py`, `README.md`, `requirements.txt`, run and package.
@@ -112,7 +109,7 @@ def _requirements(declared: Iterable[str] | None) -> list[str]:
         requirement, _, marker = line.partition(";")
         if "extra" not in marker or re.search(r"extra\s*==\s*['\"]demo['\"]", marker):
             needed.append(requirement.strip())
-    return sorted(line for line in needed if re.split(r"[^\w-]", line)[0] not in LEFT_OUT)
+    return sorted(line for line in needed if not line.startswith("gradio"))  # a Space has it
 
 
 def _copy_package(target: Path, with_model: bool) -> None:
