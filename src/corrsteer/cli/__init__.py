@@ -249,7 +249,7 @@ def plan(**options: Any) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True)
 @click.option("--password", is_flag=True, help="Ask here for a password visitors must give.")
 @click.option("--password-env", metavar="NAME", help="Take it from this environment variable.")
-@click.option("--device", help="cpu, cuda, cuda:1, ...; the best there is by default.")
+@click.option("--device", help="cpu, cuda, cuda:1, ..., or auto to spread over several GPUs.")
 @click.option("--open/--no-open", default=True, help="Open the page in a browser.")
 def serve_demo(**options: Any) -> None:
     """Try runs on a live web page, with and without steering side by side."""
