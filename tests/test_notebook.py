@@ -7,7 +7,7 @@ from corrsteer.artifacts import Provenance, Run
 from corrsteer.config import FitSettings
 from corrsteer.hook_points import HookPoint
 from corrsteer.notebook import overview
-from corrsteer.selection import Feature
+from corrsteer.selection import Feature, feature_rows
 from corrsteer.steering import combine
 
 HOSTILE = "<script>alert(1)</script>"
@@ -18,7 +18,7 @@ def made(lm, **changes):
     feature = dataclasses.replace(FEATURE, **changes)
     hook = HookPoint.parse(feature.hook_point)
     handle = next(handle for handle in lm.saes if handle.hook_point == hook)
-    rows = handle.load(lm.device).decoder_rows([feature.latent])
+    rows = handle.decoder_rows([feature.latent])
     return combine([feature], {feature.key: rows[0]}, lm)
 
 
@@ -52,8 +52,8 @@ def test_an_evaluation_and_its_task_are_shown(lm):
 
 def test_everything_shown_is_text():
     feature = dataclasses.replace(FEATURE, url='https://x/"><script>alert(1)</script>')
-    html = overview(HOSTILE, {HOSTILE: HOSTILE}, [feature])
+    html = overview(HOSTILE, {HOSTILE: HOSTILE}, [HOSTILE], feature_rows([feature]))
     assert "<script" not in html
-    assert html.count("&lt;script&gt;") == 4
+    assert html.count("&lt;script&gt;") == 5
     scripted = dataclasses.replace(FEATURE, url="javascript:alert(1)")
-    assert "javascript" not in overview("x", {}, [scripted])
+    assert "javascript" not in overview("x", {}, ["r"], feature_rows([scripted]))

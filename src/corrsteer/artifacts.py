@@ -29,7 +29,7 @@ from corrsteer.errors import ArtifactError, CorrSteerError
 from corrsteer.files import cannot_write, write_whole
 from corrsteer.hook_points import HookPoint
 from corrsteer.notebook import overview
-from corrsteer.selection import FEATURES, Feature
+from corrsteer.selection import FEATURE_COLUMNS, FEATURES, Feature, feature_rows
 from corrsteer.steering import FILE_NAME, Steering
 from corrsteer.tasks import TaskOptions
 
@@ -171,7 +171,7 @@ class Run:
             "strength": f"{self.steering.strength:g}",
             "verdict": evaluation.get("verdict", "not evaluated"),
         }
-        return overview("Run", facts, self.features)
+        return overview("Run", facts, FEATURE_COLUMNS, feature_rows(self.features))
 
 
 def claim_folder(path: str | Path, run: Run | None = None) -> Path:

@@ -25,7 +25,7 @@ from corrsteer.hook_points import HookPoint
 from corrsteer.hooks import adding, find_blocks
 from corrsteer.models import LanguageModel
 from corrsteer.notebook import overview
-from corrsteer.selection import FEATURES, Feature
+from corrsteer.selection import FEATURE_COLUMNS, FEATURES, Feature, feature_rows
 
 FILE_NAME = "steering.safetensors"
 SCHEMA = "corrsteer.steering/1"
@@ -147,7 +147,7 @@ class Steering:
             "positions": self.positions,
             "hook points": ", ".join(map(str, self.vectors)) or "none",
         }
-        return overview("Steering", facts, self.features)
+        return overview("Steering", facts, FEATURE_COLUMNS, feature_rows(self.features))
 
 
 def summed(
