@@ -508,6 +508,7 @@ def test_a_space_holds_no_more_of_the_data_than_it_shows(on_mini, exhibit, tmp_p
     write_space(on_mini, tmp_path)
     run = load_run(tmp_path / "run")
     assert run.statistics == {}
+    assert run.log is None
     assert run.evaluation["run"] == "run"  # not where it lay on this machine
     assert len(run.predictions) == len(exhibit.examples) < len(exhibit.run.predictions)
     assert Exhibit.of(run, "run").examples == exhibit.examples

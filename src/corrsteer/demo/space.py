@@ -35,8 +35,8 @@ BUILT_IN = "mini"
 def write_space(run: Run, folder: str | Path) -> Path:
     """Write a Space that shows a run: `app.py`, `README.md`, `requirements.txt`, run and package.
 
-    Of the predictions only the examples that the page offers are copied, and of the statistics
-    none: they are not needed, and test data need not be published.
+    Of the predictions only the examples that the page offers are copied, and none of the statistics
+    and activations: they are not needed, and test data need not be published.
 
     Args:
         run: an evaluated run that steers by some features.
@@ -56,7 +56,9 @@ def write_space(run: Run, folder: str | Path) -> Path:
     ids = {example.row.id for example in exhibit.examples}
     shown = [row for row in run.predictions if row["id"] in ids]
     evaluation = {**(run.evaluation or {}), "run": RUN_FOLDER}
-    slim = dataclasses.replace(run, statistics={}, predictions=shown, evaluation=evaluation)
+    slim = dataclasses.replace(
+        run, statistics={}, log=None, predictions=shown, evaluation=evaluation
+    )
     slim.save(target / RUN_FOLDER)
     for name, text in _texts(exhibit).items():
         write_whole(target / name, text)
