@@ -6,7 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.set-up
 
-.PHONY: demo test lint types unit setup clean
+BROWSER_VENV := .venv-browser
+BROWSER_SETUP := $(BROWSER_VENV)/.set-up
+
+.PHONY: demo test lint types unit test-browser setup clean
 
 demo: $(SETUP)
 	$(BIN)/corrsteer train --model mini --task mini-harmbench
@@ -23,6 +26,10 @@ types: $(SETUP)
 unit: $(SETUP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
+# the demo and the report in headless Chromium, which has to be installed already
+test-browser: $(BROWSER_SETUP)
+	$(BROWSER_VENV)/bin/python -m pytest tests/test_browser.py
+
 setup: $(SETUP)
 
 # torch first and pinned: on Linux an unpinned one brings gigabytes of GPU libraries
@@ -34,5 +41,13 @@ $(SETUP): pyproject.toml constraints.txt
 		--constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+$(BROWSER_SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BROWSER_VENV)
+	$(BROWSER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$(grep '^torch==' constraints.txt)
+	$(BROWSER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,demo]' playwright
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(BROWSER_VENV) runs
