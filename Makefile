@@ -6,7 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.set-up
 
-.PHONY: demo test lint types unit setup clean verify-lm-eval verify-llama-cpp \
+BROWSER_VENV := .venv-browser
+BROWSER_SETUP := $(BROWSER_VENV)/.set-up
+
+.PHONY: demo test lint types unit test-browser setup clean verify-lm-eval verify-llama-cpp \
 	verify-vllm
 
 demo: $(SETUP)
@@ -24,6 +27,10 @@ types: $(SETUP)
 unit: $(SETUP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
+# the demo and the report in headless Chromium, which has to be installed already
+test-browser: $(BROWSER_SETUP)
+	$(BROWSER_VENV)/bin/python -m pytest tests/test_browser.py
+
 setup: $(SETUP)
 
 # torch first and pinned: on Linux an unpinned one brings gigabytes of GPU libraries
@@ -33,6 +40,14 @@ $(SETUP): pyproject.toml constraints.txt
 		$$(grep '^torch==' constraints.txt)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(BROWSER_SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BROWSER_VENV)
+	$(BROWSER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$(grep '^torch==' constraints.txt)
+	$(BROWSER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,demo]' playwright
 	touch $@
 
 # Real consumers, each in a Python of its own; their tests are skipped elsewhere.
@@ -79,4 +94,4 @@ $(VLLM)/.set-up: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LM_EVAL) $(LLAMA_CPP) $(VLLM) runs
+	rm -rf $(VENV) $(BROWSER_VENV) $(LM_EVAL) $(LLAMA_CPP) $(VLLM) runs

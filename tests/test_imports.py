@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "corrsteer"
 # What a module may import stands in a line above its own. Order within a line means nothing.
 LAYERS = [
     # A. pure: no hooks, no models
-    ["errors", "progress", "timing", "samples", "mini"],
+    ["errors", "progress", "timing", "samples", "mini", "notebook"],
     ["hook_points", "block", "config", "files", "scoring"],
     ["pooling", "correlation", "significance"],
     ["metrics", "selection", "planning", "resampling", "card"],
@@ -30,7 +30,7 @@ LAYERS = [
     ["train", "derive"],
     # D. doors
     ["report", "export"],
-    ["vllm_plugin"],
+    ["vllm_plugin", "demo"],
     ["cli"],
 ]
 RANK = {module: rank for rank, modules in enumerate(LAYERS) for module in modules}

@@ -28,7 +28,8 @@ from corrsteer.correlation import StreamingCorrelation
 from corrsteer.errors import ArtifactError, CorrSteerError
 from corrsteer.files import cannot_write, write_whole
 from corrsteer.hook_points import HookPoint
-from corrsteer.selection import FEATURES, Feature
+from corrsteer.notebook import overview
+from corrsteer.selection import FEATURE_COLUMNS, FEATURES, Feature, feature_rows
 from corrsteer.steering import FILE_NAME, Steering
 from corrsteer.tasks import TaskOptions
 
@@ -186,6 +187,17 @@ class Run:
             f"strategy={self.settings.strategy!r}, features=[{names}], "
             f"strength={self.steering.strength:g}, evaluated={self.evaluation is not None})"
         )
+
+    def _repr_html_(self) -> str:
+        evaluation = self.evaluation or {}
+        facts = {
+            "model": self.provenance.model,
+            "task": self.provenance.task or None,
+            "strategy": self.settings.strategy,
+            "strength": f"{self.steering.strength:g}",
+            "verdict": evaluation.get("verdict", "not evaluated"),
+        }
+        return overview("Run", facts, FEATURE_COLUMNS, feature_rows(self.features))
 
 
 def claim_folder(path: str | Path, run: Run | None = None) -> Path:

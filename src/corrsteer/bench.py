@@ -144,18 +144,18 @@ class Bench:
         """The replies under each steering, at its own strength.
 
         All are run together: they share the prompts' prefixes, and the baseline's replies are
-        their drafts. A steering that adds nothing gives the baseline's own replies, as it does
-        bitwise.
+        their drafts. Replies of one token need no draft, so there the baseline is one more of them.
+        A steering that adds nothing gives the baseline's own replies, as it does bitwise.
         """
         for steering in steerings:
             check_fit(self.lm, steering, self._force)
         active = [index for index, steering in enumerate(steerings) if steering.scaled()]
-        responses = [self.baseline] * len(steerings)
         together = [index for index in active if steerings[index].positions == "generated"]
         arms = [steerings[index].scaled() for index in together]
-        if arms:
-            for index, ids in zip(together, self._branched(arms, name), strict=True):
-                responses[index] = self._responses(ids)
+        replies = self._branched(arms, name) if arms else []
+        responses = [self.baseline] * len(steerings)
+        for index, ids in zip(together, replies, strict=True):
+            responses[index] = self._responses(ids)
         for index in set(active) - set(together):
             with steer(self.lm, steerings[index], force=self._force):
                 responses[index] = self._responses(self._greedy(name))
@@ -194,7 +194,9 @@ class Bench:
 
     def _branched(self, arms: Sequence[Vectors], name: str) -> list[list[list[int]]]:
         """Every arm's replies, by arm and then by sample."""
-        drafts = self._drafts
+        first = self.task.max_new_tokens == 1 and "_drafts" not in vars(self)
+        arms = [{}, *arms] if first else arms
+        drafts = [[]] * len(self.samples) if first else self._drafts
         replies: list[list[list[int]]] = [[[] for _ in self.samples] for _ in arms]
         with self._stage(name) as advance:
             for batch in self._batches():
@@ -209,6 +211,8 @@ class Bench:
                     for index, reply in zip(batch, of_arm, strict=True):
                         replies[arm][index] = reply
                 advance(len(batch))
+        if first:
+            self._drafts = replies.pop(0)
         return replies
 
     def _responses(self, ids: Sequence[Sequence[int]]) -> Responses:

@@ -13,6 +13,7 @@ from corrsteer import metrics
 from corrsteer.bench import Bench, Comparison, Responses, compare
 from corrsteer.metrics import Accuracy, Delta, SideEffects
 from corrsteer.models import LanguageModel
+from corrsteer.notebook import accuracy, overview
 from corrsteer.progress import SILENT, Progress
 from corrsteer.samples import Sample
 from corrsteer.steering import Steering, mismatch
@@ -44,6 +45,19 @@ class Evaluation:
     guards: Mapping[str, Comparison] = field(default_factory=dict)
     predictions: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     forced: str | None = None
+
+    def _repr_html_(self) -> str:
+        effects = self.side_effects
+        facts = {
+            "baseline": accuracy(self.baseline.accuracy, self.baseline.ci),
+            "steered": accuracy(self.steered.accuracy, self.steered.ci),
+            "change": f"{100 * self.delta.value:+.1f} points",
+            "SER": None if effects.ser is None else f"{effects.ser:.2f}",
+            "improved, worsened": f"{effects.improved}, {effects.worsened} of {self.baseline.n}",
+        }
+        if self.controls:
+            facts["best of random controls"] = f"{100 * max(self.controls):.1f} %"
+        return overview("Evaluation", facts)
 
 
 def evaluate(

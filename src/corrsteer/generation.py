@@ -6,7 +6,8 @@ on the left; rows that have finished leave the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +93,28 @@ def greedy(
     return _decode(decoder, prompts, max_new_tokens, None)
 
 
+def stream(
+    decoder: Decoder,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[int]:
+    """The tokens of one greedy reply without its EOS, each as soon as it is there.
+
+    Args:
+        decoder: model and special ids.
+        prompt: token ids, at least one.
+        max_new_tokens: longest reply.
+        around: entered for every forward pass and left again before its token is given out, so
+            that replies under different hooks can take turns on one model.
+
+    Raises:
+        NonFiniteError: the model's logits hold NaN.
+    """
+    for _, tokens in _steps(decoder, [prompt], max_new_tokens, None, around):
+        yield from tokens.tolist()
+
+
 def greedy_with_residuals(
     decoder: Decoder,
     prompts: Sequence[Sequence[int]],
@@ -143,13 +166,28 @@ OnStep = Callable[[Tensor, Tensor, Tensor | None], None]
 token is not EOS), and at the prompt's pass where it is unpadded, else None."""
 
 
-@torch.inference_mode()
 def _decode(
     decoder: Decoder,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     on_step: OnStep | None,
 ) -> list[list[int]]:
+    replies: list[list[int]] = [[] for _ in prompts]
+    for rows, tokens in _steps(decoder, prompts, max_new_tokens, on_step):
+        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
+            replies[row].append(token)
+    return replies
+
+
+@torch.inference_mode()
+def _steps(
+    decoder: Decoder,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    on_step: OnStep | None,
+    around: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[tuple[Int64[Tensor, " rows"], Int64[Tensor, " rows"]]]:
+    """After each forward pass, the rows that go on and their next tokens."""
     from transformers import DynamicCache
 
     model: Any = decoder.model
@@ -161,22 +199,22 @@ def _decode(
     cache = None if one_pass else DynamicCache(config=model.config)
     rows = torch.arange(len(prompts), device=device)
     finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    replies = torch.full((len(prompts), max_new_tokens), -1, dtype=torch.int64, device=device)
     position_ids = (mask.cumsum(1) - 1).clamp(min=0)
     for step in range(max_new_tokens):
-        logits = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=position_ids,
-            past_key_values=cache,
-            use_cache=not one_pass,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        with around():
+            logits = model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=not one_pass,
+                logits_to_keep=1,
+            ).logits[:, -1]
         token = decoder.choose(logits).to(device)
         finished = finished | torch.isin(token, eos)
         if on_step is not None:
             on_step(rows, ~finished, mask.bool() if step == 0 else None)
-        replies[rows[~finished], step] = token[~finished]
+        yield rows[~finished], token[~finished]
         if finished.all() or step + 1 == max_new_tokens:
             break
         if cache is not None and finished.float().mean() >= LEAVE_BATCH_SHARE:
@@ -188,7 +226,6 @@ def _decode(
         ids = token[:, None]
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         position_ids = position_ids[:, -1:] + 1
-    return [[token for token in reply if token >= 0] for reply in replies.tolist()]
 
 
 def pad_left(

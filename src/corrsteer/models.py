@@ -21,6 +21,7 @@ from corrsteer.generation import Decoder, greedy, length_batches
 from corrsteer.hook_points import HookPoint
 from corrsteer.hooks import find_blocks
 from corrsteer.mini import MODEL_DIR, SAE_DIR
+from corrsteer.notebook import overview
 from corrsteer.saes import SAEHandle, is_release, local_saes, raw_residuals, released_saes
 from corrsteer.samples import Sample
 
@@ -227,6 +228,24 @@ class LanguageModel:
             for index, reply in zip(batch, decoded, strict=True):
                 replies[index] = self.decode(reply)
         return replies
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name}={value}" for name, value in self._facts().items())
+        return f"LanguageModel({self.id!r}, {facts})"
+
+    def _repr_html_(self) -> str:
+        return overview(f"Language model {self.id}", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        saes = f"{len(self.saes)} of {self.sae_source}" if self.saes else "none"
+        return {
+            "class": type(self.model).__name__,
+            "layers": str(self.n_layers),
+            "d_model": str(self.d_model),
+            "dtype": str(self.model.get_input_embeddings().weight.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "saes": saes,
+        }
 
 
 def load_model(

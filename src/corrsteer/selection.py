@@ -5,7 +5,7 @@ Changes when there is another way to rank features or to make a set of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from corrsteer.config import Coefficient, Method, Sign
 from corrsteer.correlation import StreamingCorrelation
 from corrsteer.errors import InsufficientDataError
 from corrsteer.hook_points import HookPoint
+from corrsteer.notebook import link
 from corrsteer.significance import (
     bonferroni,
     correlation_interval,
@@ -93,6 +94,25 @@ class Feature:
     def to_dict(self) -> dict[str, Any]:
         """The feature as JSON holds it."""
         return asdict(self)
+
+
+FEATURE_COLUMNS = ("layer", "latent", "coefficient", "r [95 %]", "adjusted p", "active")
+
+
+def feature_rows(features: Sequence[Feature]) -> list[tuple[object, ...]]:
+    """A row of `FEATURE_COLUMNS` a feature, as a notebook shows it."""
+    return [
+        (
+            feature.layer,
+            link(feature.latent, feature.url),
+            f"{feature.coefficient:.3f}",
+            f"{feature.correlation:.3f} [{low:.2f}, {high:.2f}]",
+            f"{feature.p_adjusted:.2g}",
+            f"{feature.frequency:.0%}",
+        )
+        for feature in features
+        for low, high in [feature.correlation_ci]
+    ]
 
 
 FEATURES = TypeAdapter(tuple[Feature, ...])

@@ -27,7 +27,8 @@ from corrsteer.files import write_whole
 from corrsteer.hook_points import HookPoint
 from corrsteer.hooks import adding, find_blocks
 from corrsteer.models import KNOWN_MODELS, LanguageModel
-from corrsteer.selection import FEATURES, Feature
+from corrsteer.notebook import overview
+from corrsteer.selection import FEATURE_COLUMNS, FEATURES, Feature, feature_rows
 
 FILE_NAME = "steering.safetensors"
 SCHEMA = "corrsteer.steering/1"
@@ -206,6 +207,15 @@ class Steering(
             f"Steering(model={self.model!r}, features=[{where}], strength={self.strength:g}, "
             f"positions={self.positions!r})"
         )
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "model": self.model,
+            "strength": f"{self.strength:g}",
+            "positions": self.positions,
+            "hook points": ", ".join(map(str, self.vectors)) or "none",
+        }
+        return overview("Steering", facts, FEATURE_COLUMNS, feature_rows(self.features))
 
 
 def summed(

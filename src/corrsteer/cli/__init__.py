@@ -294,6 +294,21 @@ def verify(**options: Any) -> None:
     run_verify(options)
 
 
+@cli.command("demo")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN [RUN ...]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True)
+@click.option("--password", is_flag=True, help="Ask here for a password visitors must give.")
+@click.option("--password-env", metavar="NAME", help="Take it from this environment variable.")
+@click.option("--device", help="cpu, cuda, cuda:1, ..., or auto to spread over several GPUs.")
+@click.option("--open/--no-open", default=True, help="Open the page in a browser.")
+def serve_demo(**options: Any) -> None:
+    """Try runs on a live web page, with and without steering side by side."""
+    from corrsteer.cli.demo import run_demo
+
+    run_demo(options)
+
+
 @cli.command()
 @JSON_OPTION
 def models(as_json: bool) -> None:

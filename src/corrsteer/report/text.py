@@ -88,11 +88,12 @@ def side_by_side(baseline: str, steered: str) -> tuple[Segments, Segments]:
     alike = next((at for at, (a, b) in pairs if a != b), min(len(baseline), len(steered)))
     start = 0 if alike <= EXCERPT // 2 else alike - CONTEXT
     window = slice(start, start + EXCERPT)
-    ours, theirs = _marked(baseline[window], steered[window])
+    ours, theirs = marked(baseline[window], steered[window])
     return _framed(ours, baseline, start), _framed(theirs, steered, start)
 
 
-def _marked(baseline: str, steered: str) -> tuple[list[Segment], list[Segment]]:
+def marked(baseline: str, steered: str) -> tuple[Segments, Segments]:
+    """Both whole replies with the words marked that the other does not have."""
     words = [_WORD.findall(text) for text in (baseline, steered)]
     keys = [[word.strip() for word in each] for each in words]
     ours: list[Segment] = []
@@ -101,7 +102,7 @@ def _marked(baseline: str, steered: str) -> tuple[list[Segment], list[Segment]]:
     for tag, i, j, k, m in matcher.get_opcodes():
         for segments, text in ((ours, words[0][i:j]), (theirs, words[1][k:m])):
             segments.extend(_stretch("".join(text), changed=tag != "equal"))
-    return ours, theirs
+    return tuple(ours), tuple(theirs)
 
 
 def _stretch(text: str, changed: bool) -> Segments:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from corrsteer.notebook import overview
 from corrsteer.samples import Sample
 from corrsteer.scoring import Scorer
 
@@ -75,6 +76,18 @@ class Task:
             f"test={len(self.test)}, scorer={self.scorer.name!r}, "
             f"max_new_tokens={self.max_new_tokens})"
         )
+
+    def _repr_html_(self) -> str:
+        splits = (self.fit, self.select, self.test)
+        facts = {
+            "description": self.description or None,
+            "fit / select / test": " / ".join(f"{len(split):,}" for split in splits),
+            "scorer": self.scorer.name,
+            "longest reply": f"{self.max_new_tokens} tokens",
+            "guards": ", ".join(self.guards) or "none",
+            "first prompt": self.test[0].text if self.test else None,
+        }
+        return overview(f"Task {self.name}", facts)
 
 
 def target_reply(sample: Sample) -> str:
