@@ -8,7 +8,7 @@ from test_generation import residuals
 
 import corrsteer as cs
 from corrsteer.bench import Bench
-from corrsteer.collect import choose_handles, collect, load_coders
+from corrsteer.collect import _Memory, choose_handles, collect, load_coders
 from corrsteer.config import FitSettings
 from corrsteer.controls import random_controls
 from corrsteer.errors import CorrSteerError, InsufficientDataError, UnknownNameError
@@ -221,3 +221,25 @@ def test_controls_match_norm_and_hook_points(lm, task):
     again = random_controls(run.steering, run.statistics, lm.saes, 5, seed=1)
     hook = next(iter(run.steering.vectors))
     assert torch.equal(again[4].vectors[hook], controls[4].vectors[hook])
+
+
+def test_saes_that_do_not_fit_visit_the_model_and_give_the_same(lm, task, monkeypatch, caplog):
+    handles = choose_handles(lm, None)
+    beside = load_coders(handles, lm)
+    left = iter([100, 60, 50, 50])  # before the first SAE, after it, before the others
+    monkeypatch.setattr("corrsteer.collect._memory", lambda device: _Memory(next(left), 100))
+    with caplog.at_level("INFO", logger="corrsteer"):
+        visiting = load_coders(handles, lm)
+    assert [type(coder).__name__ for coder in visiting.values()] == [
+        "LensSAE",
+        "VisitingSAE",
+        "VisitingSAE",
+    ]
+    assert "2 of 3 SAEs do not fit beside the model" in caplog.text
+    monkeypatch.undo()
+    found = [collect(lm, task, task.fit, coders, FitSettings()) for coders in (beside, visiting)]
+    for hook, statistics in found[0].statistics.items():
+        for name, tensor in statistics.state().items():
+            assert torch.equal(found[1].statistics[hook].state()[name], tensor)
+    for coder in list(visiting.values())[1:]:
+        assert {weight.device.type for weight in coder._visitor.weights().values()} == {"meta"}

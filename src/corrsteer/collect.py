@@ -7,6 +7,7 @@ bounded size until they are encoded and pooled.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,11 @@ from corrsteer.progress import SILENT, Progress
 from corrsteer.saes import SAEHandle, SparseCoder
 from corrsteer.samples import Sample
 from corrsteer.tasks import Task
+
+log = logging.getLogger(__name__)
+
+RESERVE = 0.3
+"""Share of a GPU's memory kept for the cache of keys and values, residuals and statistics."""
 
 BUFFER_BYTES = 64 * 2**20
 """Activations of one hook point encoded at once, at most (unless one step alone is larger)."""
@@ -70,8 +76,39 @@ def choose_handles(lm: LanguageModel, layers: Sequence[int] | None) -> list[SAEH
 
 
 def load_coders(handles: Sequence[SAEHandle], lm: LanguageModel) -> dict[HookPoint, SparseCoder]:
-    """The SAEs of some handles, loaded one at a time, each where its block is."""
-    return {h.hook_point: h.load(lm.device_of(h.hook_point)) for h in handles}
+    """The SAEs of some handles, loaded one at a time, each where its block is.
+
+    Once a GPU has too little room left, further SAEs wait in main memory and visit it in turn,
+    which costs their transfer for every block of residuals.
+    """
+    coders: dict[HookPoint, SparseCoder] = {}
+    largest = visiting = 0
+    for handle in handles:
+        device = lm.device_of(handle.hook_point)
+        free = _memory(device)
+        if free is not None and handle.load_visiting and free.left - largest < RESERVE * free.total:
+            coders[handle.hook_point] = handle.load_visiting()
+            visiting += 1
+            continue
+        coders[handle.hook_point] = handle.load(device)
+        if free is not None:
+            largest = max(largest, free.left - (_memory(device) or free).left)
+    if visiting:
+        log.info("%d of %d SAEs do not fit beside the model and visit it", visiting, len(coders))
+    return coders
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Bytes of a GPU: those free, and all."""
+
+    left: int
+    total: int
+
+
+def _memory(device: torch.device) -> _Memory | None:
+    """The memory of a GPU; None of any other device."""
+    return _Memory(*torch.cuda.mem_get_info(device)) if device.type == "cuda" else None
 
 
 def collect(

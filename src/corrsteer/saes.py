@@ -11,7 +11,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -52,6 +52,8 @@ class SAEHandle:
         hook_point: where it is read and steered.
         source: id in its release, or folder; what a run records.
         load: reads the encoder onto a device.
+        load_visiting: reads the encoder into main memory, for an SAE that visits the device; None
+            where it takes no memory worth sparing.
         decoder_rows: reads rows of `W_dec`, in float32 on the CPU; [latents, d_model].
         neuronpedia: `model/source` of its pages there, or None.
         trained_on: the model that it says it was trained on, or None.
@@ -62,6 +64,7 @@ class SAEHandle:
     hook_point: HookPoint
     source: str
     load: Callable[[torch.device], SparseCoder]
+    load_visiting: Callable[[], SparseCoder] | None = field(default=None, kw_only=True)
     decoder_rows: Callable[[Sequence[int]], Tensor]
     neuronpedia: str | None = None
     trained_on: str | None = None
@@ -85,6 +88,38 @@ class LensSAE:
         """Activations by the SAE's own `encode`."""
         activations: Tensor = self._sae.encode(x)
         return activations
+
+    def weights(self) -> dict[str, Tensor]:
+        """All that it encodes with."""
+        return dict(self._sae.state_dict())
+
+    def put(self, weights: Mapping[str, Tensor] | None) -> None:
+        """Encode with these weights from now on; None lets go of those there are."""
+        if weights is None:
+            weights = {name: tensor.to("meta") for name, tensor in self.weights().items()}
+        self._sae.load_state_dict(weights, assign=True)
+
+
+class VisitingSAE:
+    """A sae-lens SAE that waits in main memory, and is on its block's device only while it encodes.
+
+    For SAEs that do not all fit beside the model: one at a time is there.
+    """
+
+    def __init__(self, name: str, read: Callable[[str], Any]):
+        waiting = LensSAE(name, read, torch.device("cpu"))
+        self.d_sae = waiting.d_sae
+        self._weights = waiting.weights()
+        self._visitor = waiting
+        self._visitor.put(None)
+
+    def encode(self, x: Float[Tensor, "rows d_model"]) -> Float[Tensor, "rows d_sae"]:
+        """Activations by the SAE's own `encode`, on the device of `x`."""
+        self._visitor.put({name: weight.to(x.device) for name, weight in self._weights.items()})
+        try:
+            return self._visitor.encode(x)
+        finally:
+            self._visitor.put(None)
 
 
 def _lens_rows(
@@ -325,6 +360,7 @@ def _handle(
         hook_point=hook_point.shifted(hook_shift),
         source=source,
         load=lambda device: LensSAE(name, read, device),
+        load_visiting=lambda: VisitingSAE(name, read),
         decoder_rows=lambda latents: _lens_rows(name, read, latents),
         neuronpedia=page if isinstance(page, str) else None,
         trained_on=trained_on if isinstance(trained_on, str) else None,
