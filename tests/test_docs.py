@@ -1,0 +1,77 @@
+"""The documentation: reference pages are up to date, and what pages tell to do works."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+sys.path.insert(0, str(ROOT / "scripts"))
+from make_reference import PAGES, REFERENCE
+
+BLOCK = re.compile(r'^```(\w*)(?: title="(.+?)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+
+
+def blocks(page):
+    """(language, title, content) of every fenced block of a page, in order."""
+    return BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
+
+
+def run(code, folder):
+    """What Python code prints in a folder whose `src` holds the package."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def pairs(page):
+    """Every block of Python to run, with the output that the page shows below it."""
+    found = [block for block in blocks(page) if block[0] in ("python", "text")]
+    return [
+        (code, shown)
+        for (kind, title, code), (below, _, shown) in pairwise(found)
+        if kind == "python" and not title and below == "text"
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_the_reference_is_what_the_code_says(name):
+    page = (REFERENCE / name).read_text(encoding="utf-8")
+    assert page == PAGES[name](), "run python scripts/make_reference.py"
+
+
+def test_the_memory_that_is_computed_is_the_memory_that_is_shown(tmp_path):
+    [(code, shown)] = pairs("gpu.md")
+    assert run(code, tmp_path) == shown
+
+
+def test_extending_it_works_to_the_letter(tmp_path):
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for language, title, content in blocks("extend.md"):
+        if title:
+            (tmp_path / title).write_text(content, encoding="utf-8")
+        elif language == "diff":
+            subprocess.run(
+                ["git", "apply"],
+                input=content,
+                cwd=tmp_path,
+                text=True,
+                check=True,
+            )
+    steps = pairs("extend.md")
+    assert len(steps) == 4
+    ran = run("\nprint('---')\n".join(code for code, _ in steps), tmp_path)
+    assert ran == "---\n".join(shown for _, shown in steps)
