@@ -75,3 +75,17 @@ def test_extending_it_works_to_the_letter(tmp_path):
     assert len(steps) == 4
     ran = run("\nprint('---')\n".join(code for code, _ in steps), tmp_path)
     assert ran == "---\n".join(shown for _, shown in steps)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_a_notebook_runs_from_top_to_bottom(path, tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in code), "strip its outputs"
+    folder = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=folder).execute()
+    assert all(cell.execution_count for cell in code)
