@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from mkdocs.exceptions import PluginError
+import click
 
 ELSEWHERE = re.compile(r"(?:https?:)?//")
 LINKS = {"a", "form"}
@@ -40,14 +40,16 @@ def on_post_build(config: Any) -> None:
     """Check every page and style sheet of the site.
 
     Raises:
-        PluginError: one loads something from another host.
+        click.ClickException: one loads something from another host.
     """
     site = Path(config["site_dir"])
     for page in sorted(site.rglob("*.html")):
         requests = Requests()
         requests.feed(page.read_text(encoding="utf-8"))
         if requests.found:
-            raise PluginError(f"{page.relative_to(site)} loads {', '.join(requests.found)}")
+            raise click.ClickException(
+                f"{page.relative_to(site)} loads {', '.join(requests.found)}"
+            )
     for sheet in sorted(site.rglob("*.css")):
         if CSS_URL.search(sheet.read_text(encoding="utf-8")):
-            raise PluginError(f"{sheet.relative_to(site)} loads from another host")
+            raise click.ClickException(f"{sheet.relative_to(site)} loads from another host")

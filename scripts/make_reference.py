@@ -23,23 +23,17 @@ def command_page() -> str:
     parts = [
         "# Commands",
         "What `corrsteer COMMAND --help` prints. Long options take `-` or `_` alike.",
-        _help(cli, None, "corrsteer"),
     ]
-    with click.Context(cli, info_name="corrsteer") as parent:
-        for name, command in sorted(cli.commands.items()):
-            parts += [f"## {name}", _help(command, parent, name)]
+    whole = cli.make_context("corrsteer", [], resilient_parsing=True, terminal_width=WIDTH)
+    parts.append(_help(whole))
+    for name, command in sorted(cli.commands.items()):
+        of_one = command.make_context(name, [], parent=whole, resilient_parsing=True)
+        parts += [f"## {name}", _help(of_one)]
     return "\n\n".join(parts) + "\n"
 
 
-def _help(command: click.Command, parent: click.Context | None, name: str) -> str:
-    context = click.Context(
-        command, parent, info_name=name, terminal_width=WIDTH, color=False, **_settings()
-    )
-    return f"```text\n{command.get_help(context)}\n```"
-
-
-def _settings() -> dict[str, list[str]]:
-    return {"help_option_names": cli.context_settings["help_option_names"]}
+def _help(context: click.Context) -> str:
+    return f"```text\n{context.get_help()}\n```"
 
 
 def python_page() -> str:

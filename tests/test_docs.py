@@ -8,12 +8,14 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import click
 import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 sys.path.insert(0, str(ROOT / "scripts"))
+from docs_hooks import on_post_build
 from make_reference import PAGES, REFERENCE
 
 BLOCK = re.compile(r'^```(\w*)(?: title="(.+?)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
@@ -89,3 +91,26 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path):
     folder = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=300, resources=folder).execute()
     assert all(cell.execution_count for cell in code)
+
+
+@pytest.mark.parametrize(
+    "loads",
+    [
+        '<script src="https://cdn.example/a.js"></script>',
+        '<link rel="stylesheet" href="//fonts.example/a.css">',
+        '<img src="https://example.org/a.png">',
+    ],
+)
+def test_a_page_that_asks_another_host_for_something_stops_the_build(loads, tmp_path):
+    page = tmp_path / "index.html"
+    page.write_text('<script src="a.js"></script><a href="https://example.org">there</a>')
+    on_post_build({"site_dir": str(tmp_path)})
+    page.write_text(loads)
+    with pytest.raises(click.ClickException, match=r"index\.html loads"):
+        on_post_build({"site_dir": str(tmp_path)})
+
+
+def test_a_style_sheet_that_asks_another_host_for_something_stops_the_build(tmp_path):
+    (tmp_path / "a.css").write_text("@import 'https://fonts.example/a.css';")
+    with pytest.raises(click.ClickException, match=r"a\.css loads"):
+        on_post_build({"site_dir": str(tmp_path)})
