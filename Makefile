@@ -9,7 +9,7 @@ SETUP := $(VENV)/.set-up
 BROWSER_VENV := .venv-browser
 BROWSER_SETUP := $(BROWSER_VENV)/.set-up
 
-.PHONY: demo test lint types unit test-browser setup clean verify-lm-eval verify-llama-cpp \
+.PHONY: demo test lint types unit docs test-browser setup clean verify-lm-eval verify-llama-cpp \
 	verify-vllm
 
 demo: $(SETUP)
@@ -93,5 +93,20 @@ $(VLLM)/.set-up: pyproject.toml
 		--requirement $(VLLM)/requirements.txt --editable .
 	touch $@
 
+# the site in site/, from sources alone: no torch, no network once set up
+DOCS := .venv-docs
+
+docs: $(DOCS)/.set-up
+	$(DOCS)/bin/mkdocs build --strict
+
+$(DOCS)/.set-up: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(PYTHON) -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+		> $(DOCS)/requirements.txt
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --requirement $(DOCS)/requirements.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(BROWSER_VENV) $(LM_EVAL) $(LLAMA_CPP) $(VLLM) runs
+	rm -rf $(VENV) $(BROWSER_VENV) $(LM_EVAL) $(LLAMA_CPP) $(VLLM) $(DOCS) runs site
