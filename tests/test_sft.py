@@ -216,6 +216,21 @@ def test_it_learns_and_tells_so_in_the_shape_of_a_run(sft, fresh, task, guard, t
     assert not list(out.rglob("*.pt"))
 
 
+def test_the_verdict_names_a_guard_that_loses(sft, fresh, task, tmp_path):
+    before = Bench(fresh, task, "test").baseline.texts
+    kept = tuple(
+        dataclasses.replace(sample, target=(text,))
+        for sample, text in zip(task.test, before, strict=True)
+    )
+    harmed = dataclasses.replace(task, name="kept", test=kept, scorer=RULES["exact"])
+    settings = sft.TuningSettings(steps=60, learning_rate=0.02)
+    document = sft.fine_tune(fresh, task, [harmed], settings, tmp_path / "a")
+    assert document["verdict"] == (
+        "Fine-tuning helps: it changes test accuracy by +100.0 points [+100.0, +100.0]; "
+        "guard kept loses by it: -100.0 points [-100.0, -100.0]."
+    )
+
+
 def test_the_saved_model_replies_as_the_tuned_one(sft, fresh, task, tmp_path):
     sft.fine_tune(fresh, task, [], sft.TuningSettings(steps=5, learning_rate=0.01), tmp_path / "a")
     again = cs.load_model(str(tmp_path / "a" / "model"))

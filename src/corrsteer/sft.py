@@ -35,6 +35,7 @@ from corrsteer.document import outcome_document
 from corrsteer.errors import ArtifactError, DataError, ModelError, NonFiniteError, SettingsError
 from corrsteer.evaluation import Evaluation, predictions
 from corrsteer.files import write_whole
+from corrsteer.metrics import Delta
 from corrsteer.models import LanguageModel
 from corrsteer.progress import SILENT, Progress
 from corrsteer.samples import Sample
@@ -537,12 +538,24 @@ def _document(
 
 
 def _verdict(evaluation: Evaluation) -> str:
-    points = 100 * evaluation.delta.value
-    low, high = (100 * bound for bound in evaluation.delta.ci)
-    change = f"changes test accuracy by {points:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    """The outcome in one sentence, and which guards lost accuracy beyond chance."""
+    change = f"changes test accuracy by {_points(evaluation.delta)}"
+    low, high = evaluation.delta.ci
     if low <= 0 <= high:
-        return f"No reliable effect: fine-tuning {change}, which may be nothing."
-    return f"Fine-tuning {'helps' if low > 0 else 'harms'}: it {change}."
+        sentence = f"No reliable effect: fine-tuning {change}, which may be nothing"
+    else:
+        sentence = f"Fine-tuning {'helps' if low > 0 else 'harms'}: it {change}"
+    losses = [
+        f"; guard {name} loses by it: {_points(guard.delta)}"
+        for name, guard in evaluation.guards.items()
+        if guard.delta.ci[1] < 0
+    ]
+    return "".join([sentence, *losses, "."])
+
+
+def _points(delta: Delta) -> str:
+    value, low, high = (100 * number for number in (delta.value, *delta.ci))
+    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
 def _write(
