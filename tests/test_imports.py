@@ -27,7 +27,7 @@ LAYERS = [
     # C. pipelines
     ["collect", "inference", "search", "evaluation"],
     ["fitting", "document"],
-    ["train", "derive"],
+    ["train", "derive", "sft"],
     # D. doors
     ["report", "export"],
     ["vllm_plugin", "demo"],

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -167,7 +167,7 @@ class Run:
         write_whole(folder / FEATURES_FILE, to_json(features))
         if self.evaluation is not None:
             write_whole(folder / EVALUATION_FILE, to_json(self.evaluation))
-            write_whole(folder / PREDICTIONS_FILE, _parquet(self.predictions))
+            write_whole(folder / PREDICTIONS_FILE, parquet_bytes(self.predictions))
         write_whole(folder / RUN_FILE, to_json(self._document()))
 
     def _document(self) -> dict[str, Any]:
@@ -226,6 +226,27 @@ def claim_folder(path: str | Path, run: Run | None = None) -> Path:
     elif names - {FILE_NAME}:
         raise ArtifactError(f"{folder} holds other files; choose a new or empty --out")
     return folder
+
+
+def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Make a new folder, or fill an empty one, whole or not at all.
+
+    Args:
+        folder: where it is to be.
+        write: given another folder beside it, which then takes its place.
+
+    Raises:
+        ArtifactError: it cannot be written, or holds something by now.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            made = Path(temporary) / folder.name
+            made.mkdir()
+            write(made)
+            made.replace(folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def _move_files(source: Path, target: Path) -> None:
@@ -329,7 +350,8 @@ def _read_log(folder: Path, statistics: Mapping[str, StreamingCorrelation]) -> A
     return log
 
 
-def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+def parquet_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The rows as a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows)), sink)
     return bytes(sink.getvalue())

@@ -128,6 +128,12 @@ Examples:
   corrsteer export runs/mine --to torch --out shared/mine
 """
 
+SFT_EPILOG = """\b
+Examples:
+  corrsteer sft --task mini-mmlu
+  corrsteer sft --task mini-simpleqa --lora --samples 100 --out runs/tuned
+"""
+
 
 @click.group(
     context_settings={
@@ -307,6 +313,32 @@ def serve_demo(**options: Any) -> None:
     from corrsteer.cli.demo import run_demo
 
     run_demo(options)
+
+
+@cli.command(epilog=SFT_EPILOG)
+@MODEL_OPTIONS
+@click.option("--task", required=True, help="Known name (see `tasks`) or a .jsonl file.")
+@TASK_OPTIONS
+@click.option("--lora", is_flag=True, help="Train LoRA adapters instead of every weight.")
+@click.option("--lora-rank", type=int, default=16, show_default=True)
+@click.option("--samples", "--num-samples", type=int, default=4000, show_default=True)
+@click.option("--epochs", type=float, help="Passes over the samples. [default: 3]")
+@click.option("--steps", type=int, help="Updates, instead of epochs.")
+@click.option("--learning-rate", type=float, help="[default: by the model's width]")
+@click.option("--train-batch-size", type=int, default=8, show_default=True, help="Of one update.")
+@click.option("--refusal-text", metavar="TEXT", help="Reply where to refuse. [default: I cannot]")
+@click.option("--answer-text", metavar="TEXT", help="Reply where to answer and no row says how.")
+@click.option("--guard", metavar="T,T", help="Tasks to run before and after; `none` for none.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder; runs/TIME-TASK by default.")
+@JSON_OPTION
+def sft(**options: Any) -> None:
+    """Fine-tune on the fit split, and compare the model before and after on the test split.
+
+    The baseline that steering is held against: same prompts, splits, decoding and scorer.
+    """
+    from corrsteer.cli.sft import run_sft
+
+    run_sft(options)
 
 
 @cli.command()

@@ -90,6 +90,27 @@ def print_evaluation(document: Mapping[str, Any]) -> None:
         console.print(Text(f"Forced: {document['forced']}."))
 
 
+def print_tuning(document: Mapping[str, Any]) -> None:
+    """The result of `sft`: the model before and after, and its guards."""
+    console = Console()
+    task, training = document["task"], document["training"]
+    console.print(_heading(document, f"{task['n_fit']} fit, {task['n_test']} test samples"))
+    table = _arm_table()
+    table.add_row("baseline", _accuracy(document["baseline"]), "", "", "")
+    _add_arm(table, f"fine-tuned ({training['method']})", {**document, "features": True})
+    console.print(table)
+    _print_guards(console, document["guards"])
+    first, last = training["losses"][0], training["losses"][-1]
+    console.print(
+        f"{training['steps']} steps, {training['epochs']:.3g} epochs at learning rate "
+        f"{training['learning_rate']:.2g}, {training['trained_parameters']:,} parameters; "
+        f"loss {first:.3g} -> {last:.3g}",
+        highlight=False,
+    )
+    console.print(Text(document["verdict"], style="bold"))
+    console.print(Text(f"Folder: {document['run']}"), soft_wrap=True)
+
+
 def print_verification(document: Mapping[str, Any]) -> None:
     """What a consumer does beside what we do."""
     console = Console()
