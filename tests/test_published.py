@@ -266,3 +266,15 @@ def test_without_a_network_descriptions_are_left_out_and_that_is_said(tmp_path, 
     main(f"train --model llama8 --task mmlu --strategy A --describe --out {out}".split())
     assert "only explanations fetched before are shown" in capsys.readouterr().err
     assert cs.load_run(out).features[0].explanation is None
+
+
+def test_a_model_spread_over_devices_is_steered_alike():
+    """On one CPU, `auto` leaves the model whole but goes through the same dispatch."""
+    prompts = [sample.prompt for sample in cs.load_task("mmlu").test[:6]]
+    task, replies = cs.load_task("mmlu"), []
+    for device in ("cpu", "auto"):
+        lm = cs.load_model("llama8", device=device)
+        run = cs.fit(lm, task, strategy="A")
+        with cs.steer(lm, run.steering, strength=4.0):
+            replies.append(lm.generate(prompts, max_new_tokens=8))
+    assert replies[0] == replies[1]
