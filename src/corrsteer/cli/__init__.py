@@ -127,6 +127,11 @@ Examples:
   corrsteer export runs/mine --to lm-eval --out mine.pt --strength 0.5
   corrsteer export runs/mine --to torch --out shared/mine
 """
+NULL_EPILOG = """\b
+Examples:
+  corrsteer study null --task mini-mmlu
+  corrsteer study null --model mini --task mini-harmbench --runs 50 --val-limit 100 --out null
+"""
 
 
 @click.group(
@@ -307,6 +312,38 @@ def serve_demo(**options: Any) -> None:
     from corrsteer.cli.demo import run_demo
 
     run_demo(options)
+
+
+@cli.group()
+def study() -> None:
+    """Measure CorrSteer itself on a model."""
+
+
+@study.command("null", epilog=NULL_EPILOG)
+@MODEL_OPTIONS
+@click.option("--task", required=True, help="Known name (see `tasks`) or a .jsonl file.")
+@click.option("--scorer", metavar="NAME", help="Judge replies by this instead.")
+@click.option("--max-new-tokens", type=int, help="Longest reply.")
+@click.option("--data", metavar="FOLDER", multiple=True, help="Local copy of the data set.")
+@click.option("--runs", type=int, default=200, show_default=True, help="Null runs of each part.")
+@click.option("--samples", "--num-samples", type=int, default=4000, show_default=True)
+@click.option("--val-limit", type=int, default=200, show_default=True, help="Select samples.")
+@click.option("--permutations", type=int, default=1000, show_default=True, help="For p-values.")
+@click.option("--seed", type=int, help="Of splits and null runs. [default: 42]")
+@click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder; studies/null-MODEL-TASK by default."
+)
+@JSON_OPTION
+def study_null(**options: Any) -> None:
+    """How often something is found where there is nothing.
+
+    Shares of null runs in which a feature is called significant or a setting is recommended, and
+    of intervals that hold the true r. A study that was stopped continues where it was.
+    """
+    from corrsteer.cli.study import run_null
+
+    run_null(options)
 
 
 @cli.command()
