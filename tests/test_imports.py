@@ -27,7 +27,7 @@ LAYERS = [
     # C. pipelines
     ["collect", "inference", "search", "evaluation"],
     ["fitting", "document"],
-    ["train", "derive", "null_study"],
+    ["train", "derive", "null_study", "transfer"],
     # D. doors
     ["report", "export"],
     ["vllm_plugin", "demo"],

@@ -127,6 +127,11 @@ Examples:
   corrsteer export runs/mine --to lm-eval --out mine.pt --strength 0.5
   corrsteer export runs/mine --to torch --out shared/mine
 """
+TRANSFER_EPILOG = """\b
+Examples:
+  corrsteer transfer runs/mmlu runs/refuse
+  corrsteer transfer runs/mmlu --tasks mini-mmlu,mini-simpleqa,mini-gsm8k
+"""
 NULL_EPILOG = """\b
 Examples:
   corrsteer study null --task mini-mmlu
@@ -312,6 +317,25 @@ def serve_demo(**options: Any) -> None:
     from corrsteer.cli.demo import run_demo
 
     run_demo(options)
+
+
+@cli.command(epilog=TRANSFER_EPILOG)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN [RUN ...]")
+@click.option("--tasks", metavar="T,T", help="To try the runs on. [default: the runs' own]")
+@click.option("--model", help="Known name, hub id or folder. [default: the runs' own]")
+@click.option("--revision", help="Commit of a hub id. [default: the runs' own]")
+@click.option("--dtype", help="float32, bfloat16 or float16.")
+@click.option("--device", help="cpu, cuda, cuda:1, ..., or auto to spread over several GPUs.")
+@click.option("--data", metavar="[TASK=]FOLDER", multiple=True, help="Local copy of a data set.")
+@click.option("--seed", type=int, help="Of the splits. [default: the runs' own]")
+@click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option("--test-limit", type=int, help="At most this many test samples of each task.")
+@JSON_OPTION
+def transfer(**options: Any) -> None:
+    """What each run's steering does to other tasks: source x target, on their test splits."""
+    from corrsteer.cli.transfer import run_transfer
+
+    run_transfer(options)
 
 
 @cli.group()
