@@ -27,7 +27,7 @@ LAYERS = [
     # C. pipelines
     ["collect", "inference", "search", "evaluation"],
     ["fitting", "document"],
-    ["train", "derive", "null_study", "transfer"],
+    ["train", "derive", "null_study", "transfer", "sample_efficiency"],
     # D. doors
     ["report", "export"],
     ["vllm_plugin", "demo"],

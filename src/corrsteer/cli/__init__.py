@@ -370,6 +370,16 @@ def study_null(**options: Any) -> None:
     run_null(options)
 
 
+@study.command("samples")
+@click.argument("run")
+@JSON_OPTION
+def study_samples(**options: Any) -> None:
+    """What a run would have chosen from 25, 50, 100, ... of its samples: no model is loaded."""
+    from corrsteer.cli.study import run_samples
+
+    run_samples(options)
+
+
 @cli.command()
 @JSON_OPTION
 def models(as_json: bool) -> None:

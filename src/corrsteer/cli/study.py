@@ -1,10 +1,11 @@
-"""What `corrsteer study null` does and prints.
+"""What `corrsteer study null` and `corrsteer study samples` do and print.
 
-Changes when an option of it means something else.
+Changes when an option of theirs means something else.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corrsteer.artifacts import to_json
+from corrsteer.artifacts import load_run, to_json
 from corrsteer.cli.run import _default_model, _emit, _load_model, _load_task, _quietly, _seeded
 from corrsteer.cli.terminal import TerminalProgress
 from corrsteer.config import FitSettings
@@ -22,9 +23,11 @@ from corrsteer.errors import ArtifactError
 from corrsteer.files import write_whole
 from corrsteer.journal import Journal
 from corrsteer.null_study import null_document, null_study
+from corrsteer.sample_efficiency import sample_efficiency
 
 Options = Mapping[str, Any]
 
+SAMPLES_SCHEMA = "corrsteer.samples/1"
 NULL_FILE = "null.json"
 SETTINGS = ("samples", "val_limit", "permutations", "seed", "batch_size")
 TASK_DEFAULTS = {"filter_value": None, "few": None, "chat": None, "select_token": None}
@@ -85,7 +88,7 @@ def _print_null(document: Options, path: Path) -> None:
         table.add_row(label, f"{share['count']} of {share['runs']}", _percent(share))
     console.print(table)
     console.print(f"{document['settings_tried']} sets and strengths were tried on the model.\n")
-    table = _table("95 % intervals of r hold it, by frequency", "true r", "n", "Fisher %", "BCa %")
+    table = _table("intervals of r, by frequency", "true r", "n", "Fisher %", "BCa %")
     for row in document["coverage"]:
         band = row["frequency"]
         table.add_row(
@@ -97,6 +100,38 @@ def _print_null(document: Options, path: Path) -> None:
         )
     console.print(table)
     console.print(Text(f"Written to {path}"), soft_wrap=True)
+
+
+def run_samples(options: Options) -> None:
+    """`corrsteer study samples`."""
+    run = load_run(options["run"])
+    with _quietly():
+        snapshots = sample_efficiency(run)
+    document = {
+        "schema": SAMPLES_SCHEMA,
+        "run": options["run"],
+        "model": {"id": run.provenance.model, "revision": run.provenance.revision},
+        "task": run.provenance.task,
+        "settings": dataclasses.asdict(run.settings),
+        "snapshots": [dataclasses.asdict(snapshot) for snapshot in snapshots],
+    }
+    _emit(document, options["as_json"], _print_samples)
+
+
+def _print_samples(document: Options) -> None:
+    console = Console()
+    names = (document["model"]["id"], " on ", document["task"])
+    console.print(Text.assemble(*((name, "bold") for name in names)))
+    others = ("largest |r|", "significant above", "same best of layers", "same best of all")
+    table = _table("samples", *others)
+    for row in document["snapshots"]:
+        table.add_row(
+            f"{row['samples']:,}",
+            *("-" if row[of] is None else f"{row[of]:.3f}" for of in ("largest", "threshold")),
+            f"{100 * row['agreement']:.0f} %",
+            "yes" if row["same_best"] else "no",
+        )
+    console.print(table)
 
 
 def _table(first: str, *others: str) -> Table:
