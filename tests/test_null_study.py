@@ -122,7 +122,8 @@ def test_a_study_counts_what_its_runs_found(lm, task, tmp_path):
     assert all(0.01 <= each <= 1 for each in p)
     assert len(set(p)) > 1
     assert found.family_wise.count == sum(each <= 0.5 for each in p)
-    assert found.recommended.runs == 3
+    assert found.recommended.runs == found.uncorrected.runs == 3
+    assert found.recommended.count <= found.uncorrected.count
     assert found.coverage[-1].frequency is None
     assert found.coverage[-1].fisher.runs == sum(each.fisher.runs for each in found.coverage[:-1])
     assert found.settings_tried == len({key for r in records["recommended"] for key in r["arms"]})

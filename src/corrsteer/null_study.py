@@ -94,6 +94,7 @@ class NullStudy:
     Attributes:
         family_wise: runs in which any feature of any layer was called significant.
         recommended: runs in which any setting of S, A, P or G was recommended.
+        uncorrected: those in which one would have been without Bonferroni's correction.
         coverage: of intervals of r, by frequency and r; the last is over all of them.
         settings_tried: different sets and strengths that the model was run with.
         n_fit: samples logged; `n_select`: samples of the search.
@@ -101,6 +102,7 @@ class NullStudy:
 
     family_wise: Share
     recommended: Share
+    uncorrected: Share
     coverage: tuple[Coverage, ...]
     settings_tried: int
     n_fit: int
@@ -189,7 +191,12 @@ def null_study(
     def recommended(run: int) -> dict[str, Any]:
         exchanged.draw(_rng(settings, run, "recommended"))
         search = Searcher(exchanged, [], ranking, rows, settings).run()
-        return {"recommended": search.recommended is not None, "arms": exchanged.news()}
+        changes = [trial.comparison.delta for trial in search.trials]
+        return {
+            "recommended": search.recommended is not None,
+            "uncorrected": any(d.value > 0 and d.p_value < settings.alpha for d in changes),
+            "arms": exchanged.news(),
+        }
 
     parts: dict[str, Callable[[int], dict[str, Any]]] = {
         "family_wise": significant,
@@ -377,6 +384,7 @@ def _study(
     return NullStudy(
         family_wise=Share.of([record["p"] <= settings.alpha for record in family]),
         recommended=Share.of([record["recommended"] for record in searches]),
+        uncorrected=Share.of([record["uncorrected"] for record in searches]),
         coverage=_coverages([each for record in coverage for each in record["intervals"]]),
         settings_tried=sum(len(record["arms"]) for record in searches),
         n_fit=n_fit,

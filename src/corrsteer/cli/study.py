@@ -83,6 +83,7 @@ def _print_null(document: Options, path: Path) -> None:
     for name, label in (
         ("family_wise", "any feature significant family-wise"),
         ("recommended", "any setting recommended"),
+        ("uncorrected", "the same, were nothing corrected"),
     ):
         share = document[name]
         table.add_row(label, f"{share['count']} of {share['runs']}", _percent(share))
