@@ -14,7 +14,7 @@ LAYERS = [
     # A. pure: no hooks, no models
     ["errors", "progress", "timing", "samples", "mini", "notebook"],
     ["hook_points", "block", "config", "files", "scoring"],
-    ["pooling", "correlation", "significance"],
+    ["pooling", "correlation", "significance", "journal"],
     ["metrics", "selection", "planning", "resampling", "card"],
     # B. edges: each the only place of its kind
     ["judges", "explanations"],
@@ -27,7 +27,7 @@ LAYERS = [
     # C. pipelines
     ["collect", "inference", "search", "evaluation"],
     ["fitting", "document"],
-    ["train", "derive", "sft"],
+    ["train", "derive", "sft", "null_study", "transfer", "sample_efficiency"],
     # D. doors
     ["report", "export"],
     ["vllm_plugin", "demo"],

@@ -71,16 +71,30 @@ def compare(baseline: Responses, steered: Responses) -> Comparison:
     Raises:
         InsufficientDataError: no sample could be judged in both.
     """
-    judged = ~(np.isnan(baseline.outcomes) | np.isnan(steered.outcomes))
-    before, after = baseline.outcomes[judged], steered.outcomes[judged]
     same: NDArray[np.bool_] = np.array(
         [a == b for a, b in zip(baseline.texts, steered.texts, strict=True)], dtype=bool
-    )[judged]
+    )
+    return paired(baseline.outcomes, steered.outcomes, same)
+
+
+def paired(before: Outcomes, after: Outcomes, same: NDArray[np.bool_]) -> Comparison:
+    """The comparison of two arms' outcomes; NaN where a reply could not be judged.
+
+    Args:
+        before: outcomes without steering.
+        after: the same samples' outcomes with it.
+        same: whether both arms gave the same text.
+
+    Raises:
+        InsufficientDataError: no sample could be judged in both.
+    """
+    judged = ~(np.isnan(before) | np.isnan(after))
+    before, after = before[judged], after[judged]
     return Comparison(
         baseline=metrics.accuracy(before),
         steered=metrics.accuracy(after),
         delta=metrics.delta(before, after),
-        side_effects=metrics.side_effects(before, after, same),
+        side_effects=metrics.side_effects(before, after, same[judged]),
         unscored=int((~judged).sum()),
     )
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from corrsteer.bench import Bench, Comparison
+from corrsteer.bench import Comparison
 from corrsteer.config import FitSettings, Strategy
 from corrsteer.metrics import Accuracy
+from corrsteer.models import LanguageModel
 from corrsteer.selection import Feature, Ranking
 from corrsteer.significance import bonferroni
 from corrsteer.steering import Steering, combine
+from corrsteer.tasks import Task
 
 STRATEGIES: tuple[Strategy, ...] = ("S", "A", "P", "G")
 
@@ -61,13 +64,25 @@ class Search:
     baseline: Accuracy
 
 
+@runtime_checkable
+class Arms(Protocol):
+    """What tries steerings: a `Bench`, or something that stands in for one."""
+
+    lm: LanguageModel
+    task: Task
+
+    def compare(self, steerings: Sequence[Steering], name: str = "steered") -> list[Comparison]:
+        """Each steering beside the baseline."""
+        ...
+
+
 class Searcher:
     """Tries sets of features on the select split, each once."""
 
     def __init__(
         self,
-        bench: Bench,
-        guards: Sequence[Bench],
+        bench: Arms,
+        guards: Sequence[Arms],
         ranking: Ranking,
         rows: Mapping[tuple[str, int], Tensor],
         settings: FitSettings,

@@ -127,6 +127,16 @@ Examples:
   corrsteer export runs/mine --to lm-eval --out mine.pt --strength 0.5
   corrsteer export runs/mine --to torch --out shared/mine
 """
+TRANSFER_EPILOG = """\b
+Examples:
+  corrsteer transfer runs/mmlu runs/refuse
+  corrsteer transfer runs/mmlu --tasks mini-mmlu,mini-simpleqa,mini-gsm8k
+"""
+NULL_EPILOG = """\b
+Examples:
+  corrsteer study null --task mini-mmlu
+  corrsteer study null --model mini --task mini-harmbench --runs 50 --val-limit 100 --out null
+"""
 
 SFT_EPILOG = """\b
 Examples:
@@ -339,6 +349,67 @@ def sft(**options: Any) -> None:
     from corrsteer.cli.sft import run_sft
 
     run_sft(options)
+
+
+@cli.command(epilog=TRANSFER_EPILOG)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN [RUN ...]")
+@click.option("--tasks", metavar="T,T", help="To try the runs on. [default: the runs' own]")
+@click.option("--model", help="Known name, hub id or folder. [default: the runs' own]")
+@click.option("--revision", help="Commit of a hub id. [default: the runs' own]")
+@click.option("--dtype", help="float32, bfloat16 or float16.")
+@click.option("--device", help="cpu, cuda, cuda:1, ..., or auto to spread over several GPUs.")
+@click.option("--data", metavar="[TASK=]FOLDER", multiple=True, help="Local copy of a data set.")
+@click.option("--seed", type=int, help="Of the splits. [default: the runs' own]")
+@click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option("--test-limit", type=int, help="At most this many test samples of each task.")
+@JSON_OPTION
+def transfer(**options: Any) -> None:
+    """What each run's steering does to other tasks: source x target, on their test splits."""
+    from corrsteer.cli.transfer import run_transfer
+
+    run_transfer(options)
+
+
+@cli.group()
+def study() -> None:
+    """Measure CorrSteer itself on a model."""
+
+
+@study.command("null", epilog=NULL_EPILOG)
+@MODEL_OPTIONS
+@click.option("--task", required=True, help="Known name (see `tasks`) or a .jsonl file.")
+@click.option("--scorer", metavar="NAME", help="Judge replies by this instead.")
+@click.option("--max-new-tokens", type=int, help="Longest reply.")
+@click.option("--data", metavar="FOLDER", multiple=True, help="Local copy of the data set.")
+@click.option("--runs", type=int, default=200, show_default=True, help="Null runs of each part.")
+@click.option("--samples", "--num-samples", type=int, default=4000, show_default=True)
+@click.option("--val-limit", type=int, default=200, show_default=True, help="Select samples.")
+@click.option("--permutations", type=int, default=1000, show_default=True, help="For p-values.")
+@click.option("--seed", type=int, help="Of splits and null runs. [default: 42]")
+@click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder; studies/null-MODEL-TASK by default."
+)
+@JSON_OPTION
+def study_null(**options: Any) -> None:
+    """How often something is found where there is nothing.
+
+    Shares of null runs in which a feature is called significant or a setting is recommended, and
+    of intervals that hold the true r. A study that was stopped continues where it was.
+    """
+    from corrsteer.cli.study import run_null
+
+    run_null(options)
+
+
+@study.command("samples")
+@click.argument("run")
+@JSON_OPTION
+def study_samples(**options: Any) -> None:
+    """What a run would have chosen from 25, 50, 100, ... of its samples: no model is loaded."""
+    from corrsteer.cli.study import run_samples
+
+    run_samples(options)
 
 
 @cli.command()

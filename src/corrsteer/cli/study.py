@@ -1,0 +1,150 @@
+"""What `corrsteer study null` and `corrsteer study samples` do and print.
+
+Changes when an option of theirs means something else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from corrsteer.artifacts import load_run, to_json
+from corrsteer.cli.run import _default_model, _emit, _load_model, _load_task, _quietly, _seeded
+from corrsteer.cli.terminal import TerminalProgress
+from corrsteer.config import FitSettings
+from corrsteer.errors import ArtifactError
+from corrsteer.files import write_whole
+from corrsteer.journal import Journal
+from corrsteer.null_study import null_document, null_study
+from corrsteer.sample_efficiency import sample_efficiency
+
+Options = Mapping[str, Any]
+
+SAMPLES_SCHEMA = "corrsteer.samples/1"
+NULL_FILE = "null.json"
+SETTINGS = ("samples", "val_limit", "permutations", "seed", "batch_size")
+TASK_DEFAULTS = {"filter_value": None, "few": None, "chat": None, "select_token": None}
+
+
+def run_null(options: Options) -> None:
+    """`corrsteer study null`."""
+    options = {**TASK_DEFAULTS, **_seeded(options, FitSettings.seed)}
+    settings = FitSettings.of(**{name: options[name] for name in SETTINGS})
+    model = options["model"] or _default_model(options["task"])
+    names = (Path(name).stem for name in (model, options["task"]))
+    path = (options["out"] or Path("studies") / "-".join(("null", *names))) / NULL_FILE
+    _check_free(path)
+    task = _load_task(options["task"], options)
+    with _quietly(), TerminalProgress() as progress:
+        with progress.stage("load model", None):
+            lm = _load_model(options)
+        study, journal = null_study(
+            lm,
+            task,
+            settings,
+            options["runs"],
+            lambda header: Journal(path.with_name(f"{NULL_FILE}.partial"), header),
+            progress,
+        )
+    document = null_document(study, lm, task, settings)
+    content = to_json(document)
+    write_whole(path, content)
+    journal.remove()
+    _emit(json.loads(content), options["as_json"], lambda found: _print_null(found, path))
+
+
+def _check_free(path: Path) -> None:
+    """Refuse a place where a study is already, or none can be.
+
+    Raises:
+        ArtifactError: says why.
+    """
+    if path.parent.is_file():
+        raise ArtifactError(f"{path.parent} is a file; choose a folder for --out")
+    if path.exists():
+        raise ArtifactError(
+            f"{path} is of a finished study; choose another --out, or remove it to start anew"
+        )
+
+
+def _print_null(document: Options, path: Path) -> None:
+    console = Console()
+    names = (document["model"]["id"], " on ", document["task"]["name"])
+    counts = f"{document['n_fit']} fit and {document['n_select']} select samples"
+    console.print(Text.assemble(*((name, "bold") for name in names), f": {counts}"))
+    table = _table("where there is nothing", "runs", "share % [95 %]")
+    for name, label in (
+        ("family_wise", "any feature significant family-wise"),
+        ("recommended", "any setting recommended"),
+        ("uncorrected", "the same, were nothing corrected"),
+    ):
+        share = document[name]
+        table.add_row(label, f"{share['count']} of {share['runs']}", _percent(share))
+    console.print(table)
+    console.print(f"{document['settings_tried']} sets and strengths were tried on the model.\n")
+    table = _table("intervals of r, by frequency", "true r", "n", "Fisher %", "BCa %")
+    for row in document["coverage"]:
+        band = row["frequency"]
+        table.add_row(
+            "all" if band is None else f"{100 * band[0]:g} to {100 * band[1]:g} %",
+            "" if band is None else f"{row['true']:.2f}",
+            str(row["fisher"]["runs"]),
+            _percent(row["fisher"]),
+            _percent(row["bootstrap"]),
+        )
+    console.print(table)
+    console.print(Text(f"Written to {path}"), soft_wrap=True)
+
+
+def run_samples(options: Options) -> None:
+    """`corrsteer study samples`."""
+    run = load_run(options["run"])
+    with _quietly():
+        snapshots = sample_efficiency(run)
+    document = {
+        "schema": SAMPLES_SCHEMA,
+        "run": options["run"],
+        "model": {"id": run.provenance.model, "revision": run.provenance.revision},
+        "task": run.provenance.task,
+        "settings": dataclasses.asdict(run.settings),
+        "snapshots": [dataclasses.asdict(snapshot) for snapshot in snapshots],
+    }
+    _emit(document, options["as_json"], _print_samples)
+
+
+def _print_samples(document: Options) -> None:
+    console = Console()
+    names = (document["model"]["id"], " on ", document["task"])
+    console.print(Text.assemble(*((name, "bold") for name in names)))
+    others = ("largest |r|", "significant above", "same best of layers", "same best of all")
+    table = _table("samples", *others)
+    for row in document["snapshots"]:
+        table.add_row(
+            f"{row['samples']:,}",
+            *("-" if row[of] is None else f"{row[of]:.3f}" for of in ("largest", "threshold")),
+            f"{100 * row['agreement']:.0f} %",
+            "yes" if row["same_best"] else "no",
+        )
+    console.print(table)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(first, overflow="fold")
+    for column in others:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _percent(share: Mapping[str, Any]) -> str:
+    if share["share"] is None:
+        return "-"
+    low, high = (100 * bound for bound in share["ci"])
+    return f"{100 * share['share']:.1f} [{low:.1f}, {high:.1f}]"

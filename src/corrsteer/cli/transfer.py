@@ -1,0 +1,188 @@
+"""What `corrsteer transfer` does and prints.
+
+Changes when an option of it means something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from corrsteer.artifacts import Run, load_run
+from corrsteer.cli.run import _defaults_of, _emit, _load_model, _load_task, _model_of, _quietly
+from corrsteer.cli.terminal import TerminalProgress, _accuracy, _add_arm, _arm_table
+from corrsteer.document import comparison_document
+from corrsteer.errors import SettingsError
+from corrsteer.models import LanguageModel
+from corrsteer.tasks import Task
+from corrsteer.transfer import Transfer, check_same_model, transfer
+
+Options = Mapping[str, Any]
+
+SCHEMA = "corrsteer.transfer/1"
+DEFAULTS = {
+    "raw": False,
+    "sae": None,
+    "hook_shift": 0,
+    "scorer": None,
+    "max_new_tokens": None,
+    "filter_value": None,
+    "few": None,
+    "chat": None,
+    "select_token": None,
+}
+"""Options of `eval` that only the runs themselves can set here."""
+
+
+def run_transfer(options: Options) -> None:
+    """`corrsteer transfer`."""
+    runs = {name: load_run(name) for name in options["runs"]}
+    check_same_model(runs)
+    names = _task_names(runs, options["tasks"])
+    options = {**DEFAULTS, **options, "seed": _seed(runs, options["seed"]), "task": names[0]}
+    tasks = [_task(name, runs, options) for name in names]
+    first = next(iter(runs.values()))
+    with _quietly(), TerminalProgress() as progress:
+        with progress.stage("load model", None):
+            lm = _load_model(_model_of(first, options))
+        found = transfer(
+            lm,
+            runs,
+            tasks,
+            limit=options["test_limit"],
+            seed=options["seed"],
+            batch_size=options["batch_size"],
+            progress=progress,
+        )
+    document = _document(found, lm, runs, tasks, options["seed"])
+    _emit(document, options["as_json"], _print_transfer)
+
+
+def _task_names(runs: Mapping[str, Run], given: str | None) -> list[str]:
+    """The tasks asked for, each once; the runs' own by default.
+
+    Raises:
+        SettingsError: there are none.
+    """
+    own = (run.provenance.task for run in runs.values())
+    names = [name for name in dict.fromkeys(given.split(",") if given else own) if name]
+    if not names:
+        raise SettingsError("which tasks? give --tasks T,T; see `corrsteer tasks`")
+    return names
+
+
+def _seed(runs: Mapping[str, Run], given: int | None) -> int:
+    """The seed of the splits: with another than a run's own, it could be tested on what it saw.
+
+    Raises:
+        SettingsError: the runs have different ones.
+    """
+    seeds = {run.settings.seed: name for name, run in runs.items()}
+    if given is None and len(seeds) > 1:
+        told = " and ".join(f"{seed} ({name})" for seed, name in seeds.items())
+        raise SettingsError(
+            f"the runs have seeds {told}, so what one was fitted on may be in another's test "
+            "split; give --seed if the tasks' splits do not depend on it"
+        )
+    return next(iter(seeds)) if given is None else given
+
+
+def _task(name: str, runs: Mapping[str, Run], options: Options) -> Task:
+    """The task, asked for as the runs that are of it asked for it.
+
+    Raises:
+        SettingsError: they asked for it in different ways.
+    """
+    own = {where: run for where, run in runs.items() if run.provenance.task == name}
+    asked = [
+        (made.task_options, made.scorer, made.max_new_tokens)
+        for made in (run.provenance for run in own.values())
+    ]
+    if any(each != asked[0] for each in asked):
+        raise SettingsError(
+            f"{' and '.join(own)} ask for {name} in different ways (prompts, scorer or length of "
+            "replies); transfer them apart"
+        )
+    return _load_task(name, _defaults_of(next(iter(own.values()), None), options, name))
+
+
+def _document(
+    found: Transfer, lm: LanguageModel, runs: Mapping[str, Run], tasks: list[Task], seed: int
+) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "model": {"id": lm.id, "revision": lm.revision},
+        "seed": seed,
+        "runs": {
+            name: {
+                "task": run.provenance.task,
+                "strength": run.steering.strength,
+                "features": [list(feature.key) for feature in run.steering.features],
+            }
+            for name, run in runs.items()
+        },
+        "tasks": {
+            task.name: {"scorer": task.scorer.name, "baseline": asdict(found.baselines[task.name])}
+            for task in tasks
+        },
+        "cells": [
+            {
+                "run": name,
+                "source": runs[name].provenance.task,
+                "target": target,
+                **comparison_document(comparison),
+                "unscored": comparison.unscored,
+            }
+            for name, row in found.cells.items()
+            for target, comparison in row.items()
+        ],
+    }
+
+
+def _print_transfer(document: Options) -> None:
+    console, labels = Console(), _labels(document["runs"])
+    console.print(Text.assemble((document["model"]["id"], "bold"), ": change of test accuracy"))
+    console.print(_matrix(document, labels))
+    for target, about in document["tasks"].items():
+        console.print(
+            Text.assemble("\non ", (target, "bold"), f": {about['baseline']['n']} samples")
+        )
+        table = _arm_table()
+        table.add_row("baseline", _accuracy(about["baseline"]), "", "", "")
+        for cell in document["cells"]:
+            if cell["target"] == target:
+                run = document["runs"][cell["run"]]
+                name = f"{labels[cell['run']]} x {run['strength']:g}"
+                _add_arm(table, name, {"features": run["features"], **cell})
+        console.print(table)
+
+
+def _labels(runs: Iterable[str]) -> dict[str, str]:
+    """Folder -> what a table calls it: its own name, or the whole path where that is not enough."""
+    names = {name: Path(name).name for name in runs}
+    return names if len({*names.values()}) == len(names) else {name: name for name in names}
+
+
+def _matrix(document: Options, labels: Mapping[str, str]) -> Table:
+    """Source x target, in points; a star where the interval excludes zero."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("source", overflow="fold")
+    for target in document["tasks"]:
+        table.add_column(target, justify="right", overflow="fold")
+    for name in document["runs"]:
+        changes = [cell["delta"] for cell in document["cells"] if cell["run"] == name]
+        table.add_row(labels[name], *(_points(change) for change in changes))
+    table.caption = "in points; * the 95 % interval excludes zero"
+    table.caption_justify = "left"
+    return table
+
+
+def _points(change: Mapping[str, Any]) -> str:
+    low, high = change["ci"]
+    return f"{100 * change['value']:+.1f}{' *' if low > 0 or high < 0 else ''}"
