@@ -394,8 +394,8 @@ def find_saes(source: str, d_model: int, n_layers: int, hook_shift: int = 0) -> 
     if is_release(source):
         return released_saes(source, d_model, n_layers, hook_shift)
     raise SAEError(
-        f"no SAEs at {source[:300]!r}; expected a folder of SAEs, a release of sae-lens's directory, "
-        "or --raw for none"
+        f"no SAEs at {source[:300]!r}; expected a folder of SAEs, a release of sae-lens's "
+        "directory, or --raw for none"
     )
 
 

@@ -354,8 +354,8 @@ def _outcome(value: object, scorer: str, sample: Sample) -> float | None:
     outcome = value if isinstance(value, int | float) else float("nan")
     if not 0.0 <= outcome <= 1.0:
         raise ScorerError(
-            f"scorer {scorer} gave {_shown(value)} on sample {sample.id!r}; expected a number from 0 "
-            "to 1, or None where it cannot judge"
+            f"scorer {scorer} gave {_shown(value)} on sample {sample.id!r}; expected a number "
+            "from 0 to 1, or None where it cannot judge"
         )
     return float(outcome)
 
