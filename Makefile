@@ -10,7 +10,7 @@ BROWSER_VENV := .venv-browser
 BROWSER_SETUP := $(BROWSER_VENV)/.set-up
 
 .PHONY: demo test lint types unit docs test-browser setup clean verify-lm-eval verify-llama-cpp \
-	verify-vllm
+	verify-vllm fuzz audit
 
 demo: $(SETUP)
 	$(BIN)/corrsteer train --model mini --task mini-harmbench
@@ -108,5 +108,35 @@ $(DOCS)/.set-up: pyproject.toml constraints.txt
 		--constraint constraints.txt --requirement $(DOCS)/requirements.txt
 	touch $@
 
+# atheris is not for every platform, so it has a Python of its own; SECONDS a reader
+FUZZ_VENV := .venv-fuzz
+AUDIT_VENV := .venv-audit
+SECONDS ?= 60
+
+fuzz: $(FUZZ_VENV)/.set-up
+	for reader in steering statistics run features evaluation log predictions jsonl; do \
+		$(FUZZ_VENV)/bin/python scripts/fuzz.py $$reader -max_total_time=$(SECONDS) || exit 1; \
+	done
+
+$(FUZZ_VENV)/.set-up: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(FUZZ_VENV)
+	$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$(grep '^torch==' constraints.txt)
+	$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable . atheris==3.0.0
+	touch $@
+
+# known vulnerabilities of what is installed for the tests, and its licences
+audit: $(SETUP) $(AUDIT_VENV)/.set-up
+	$(AUDIT_VENV)/bin/pip-licenses --python $(BIN)/python --order license
+	$(AUDIT_VENV)/bin/pip-audit --path $$($(BIN)/python -c \
+		'import sysconfig; print(sysconfig.get_path("purelib"))')
+
+$(AUDIT_VENV)/.set-up:
+	$(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		pip-audit pip-licenses
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(BROWSER_VENV) $(LM_EVAL) $(LLAMA_CPP) $(VLLM) $(DOCS) runs site
+	rm -rf $(VENV) $(BROWSER_VENV) $(LM_EVAL) $(LLAMA_CPP) $(VLLM) $(DOCS) $(FUZZ_VENV) $(AUDIT_VENV) runs site

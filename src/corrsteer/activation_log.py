@@ -31,6 +31,17 @@ LOG_FILE = "activations.parquet"
 OUTCOMES_FILE = "outcomes.parquet"
 SCHEMA = "corrsteer.log/1"
 
+COLUMNS = pa.schema(
+    [
+        ("hook", pa.int32()),
+        ("sample", pa.int32()),
+        ("latent", pa.int32()),
+        ("value", pa.float16()),
+    ]
+)
+OUTCOMES = pa.schema([("id", pa.string()), ("outcome", pa.float64())])
+"""Columns of the two files."""
+
 LIMIT_BYTES = 2 * 2**30
 """A log that grows past this is given up. Dense activations (`--raw`) of 4,000 samples of a model
 of 32 layers and 4,096 dimensions stay below it."""
@@ -125,15 +136,16 @@ def open_log(folder: Path) -> ActivationLog | None:
         header = (pq.read_schema(path).metadata or {}).get(b"corrsteer")
         outcomes = pq.read_table(folder / OUTCOMES_FILE)
         document = json.loads(header or b"{}")
-        if document.get("schema") != SCHEMA:
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise ArtifactError(f"{path} is not a log of activations; train again")
-        return ActivationLog(
-            folder,
-            document["widths"],
-            tuple(outcomes["id"].to_pylist()),
-            outcomes["outcome"].to_numpy(),
-        )
-    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+        if not pq.read_schema(path).equals(COLUMNS) or not outcomes.schema.equals(OUTCOMES):
+            raise ArtifactError(f"{path} or {OUTCOMES_FILE} has other columns; train again")
+        values = outcomes["outcome"].to_numpy()
+        if not ((values >= 0) & (values <= 1)).all() or outcomes["id"].null_count:
+            raise ArtifactError(f"{folder / OUTCOMES_FILE} holds what no run can; train again")
+        ids = tuple(outcomes["id"].to_pylist())
+        return ActivationLog(folder, document["widths"], ids, values)
+    except (OSError, pa.ArrowException, ValueError, KeyError, RecursionError) as error:
         raise _corrupt(path, error) from error
 
 
@@ -165,15 +177,7 @@ class LogWriter:
         self._buffers: dict[str, list[pa.RecordBatch]] = {name: [] for name in widths}
         self._held = 0
         header = json.dumps({"schema": SCHEMA, "widths": self._widths})
-        self._schema = pa.schema(
-            [
-                ("hook", pa.int32()),
-                ("sample", pa.int32()),
-                ("latent", pa.int32()),
-                ("value", pa.float16()),
-            ],
-            metadata={"corrsteer": header},
-        )
+        self._schema = COLUMNS.with_metadata({"corrsteer": header})
         try:
             self._file = pq.ParquetWriter(self._path, self._schema, **_WRITE)
         except OSError as error:

@@ -40,6 +40,18 @@ FEATURES_FILE = "features.json"
 EVALUATION_FILE = "evaluation.json"
 PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "report.html"
+FILES = (
+    RUN_FILE,
+    FEATURES_FILE,
+    EVALUATION_FILE,
+    STATISTICS_FILE,
+    FILE_NAME,
+    PREDICTIONS_FILE,
+    LOG_FILE,
+    OUTCOMES_FILE,
+)
+"""What is read of a run."""
+
 EVIDENCE = (
     "strength",
     "baseline",
@@ -210,6 +222,14 @@ def claim_folder(path: str | Path, run: Run | None = None) -> Path:
         ArtifactError: it is a file, holds another run or other files, or cannot be written to.
     """
     folder = Path(path)
+    try:
+        folder.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    except ValueError as error:
+        raise ArtifactError(f"--out {str(path)!r} is no name of a file ({error})") from error
     if folder.is_file():
         raise ArtifactError(f"{folder} is a file; choose a folder for --out")
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
@@ -265,8 +285,11 @@ def load_run(path: str | Path) -> Run:
         ArtifactError: no run there, or it is corrupt, truncated, or of another schema.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        raise ArtifactError(f"no run at {str(path)!r}; expected a folder that `train` wrote")
+    if not os.path.isdir(folder):  # noqa: PTH112
+        raise ArtifactError(f"no run at {str(path)[:300]!r}; expected a folder that `train` wrote")
+    for name in FILES:  # a pipe or a device would be read without end
+        if os.path.lexists(folder / name) and not (folder / name).is_file():
+            raise ArtifactError(f"{folder / name} is not a file; remove it, or train again")
     if not (folder / RUN_FILE).exists() and (folder / FILE_NAME).exists():
         return _bare_run(Steering.load(folder))
     try:
@@ -278,9 +301,10 @@ def load_run(path: str | Path) -> Run:
             provenance=TypeAdapter(Provenance).validate_python(document),
             settings=TypeAdapter(FitSettings).validate_python(document["settings"]),
             statistics=statistics,
-            features=FEATURES.validate_python(features["selected"]),
+            features=_read_features(features["selected"]),
             top_features={
-                hook: FEATURES.validate_python(rows) for hook, rows in features["top"].items()
+                HookPoint.parse(hook).name: _read_features(rows)
+                for hook, rows in features["top"].items()
             },
             steering=Steering.load(folder),
             search=dict(document["search"]),
@@ -290,7 +314,7 @@ def load_run(path: str | Path) -> Run:
             evaluation=_read_json(evaluation) if evaluation.exists() else None,
             predictions=_read_predictions(folder / PREDICTIONS_FILE),
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         reason = " ".join(repr(error).split())[:300]
         raise ArtifactError(
             f"{folder} is not a run that this version reads ({reason}); train again"
@@ -298,7 +322,9 @@ def load_run(path: str | Path) -> Run:
     except ArtifactError:
         raise
     except CorrSteerError as error:
-        raise ArtifactError(f"{folder} is not a run that this version reads: {error}") from error
+        raise ArtifactError(
+            f"{folder} is not a run that this version reads: {str(error)[:300]}; train again"
+        ) from error
 
 
 def _bare_run(steering: Steering) -> Run:
@@ -321,6 +347,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def _read_features(rows: Any) -> tuple[Feature, ...]:
+    features = FEATURES.validate_python(rows)
+    for feature in features:
+        HookPoint.parse(feature.hook_point)
+        if feature.latent < 0:
+            raise ArtifactError(f"{FEATURES_FILE} has latent {feature.latent}; train again")
+    return features
+
+
 def _read_statistics(path: Path) -> dict[str, StreamingCorrelation]:
     try:
         with safe_open(path, framework="pt") as file:
@@ -331,7 +366,10 @@ def _read_statistics(path: Path) -> dict[str, StreamingCorrelation]:
     states: dict[str, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         hook, _, statistic = name.rpartition("/")
-        states.setdefault(HookPoint.parse(hook).name, {})[statistic] = tensor
+        state = states.setdefault(HookPoint.parse(hook).name, {})
+        if statistic in state:
+            raise ArtifactError(f"{path} has {statistic} of {hook} twice; train again")
+        state[statistic] = tensor
     hooks = sorted(states, key=lambda name: HookPoint.parse(name).order)
     return {hook: StreamingCorrelation.from_state(states[hook]) for hook in hooks}
 

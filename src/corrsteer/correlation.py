@@ -331,7 +331,29 @@ class StreamingCorrelation:
             setattr(self, name, state[name].clone())
         for name, value in zip(_SCALAR, state["scalars"].tolist(), strict=True):
             setattr(self, name, int(value) if name.startswith("n") else value)
+        self._check_possible(state["scalars"])
         return self
+
+    def _check_possible(self, scalars: Tensor) -> None:
+        """Refuse counts and moments that no samples have.
+
+        Raises:
+            ArtifactError: names what is impossible.
+        """
+        possible = {
+            "n, n_positive, n_zero": bool((scalars[:3] == scalars[:3].trunc()).all())
+            and 0 <= self.n < 2**53
+            and min(self.n_positive, self.n_zero) >= 0
+            and self.n_positive + self.n_zero <= self.n,
+            "m2_y": self.m2_y >= 0,
+            "active": bool(((self.active >= 0) & (self.active <= scalars[0])).all()),
+            "histogram": bool((self.histogram >= 0).all()),
+        }
+        for name in ("m2_z", "m2_positive", "m2_zero"):
+            possible[name] = bool((getattr(self, name) >= 0).all())
+        for name, fine in possible.items():
+            if not fine:
+                raise ArtifactError(f"statistics: no samples have such {name}; collect again")
 
     def __repr__(self) -> str:
         return f"StreamingCorrelation(d_sae={self.d_sae}, n={self.n})"

@@ -55,4 +55,4 @@ def unknown(kind: str, value: str, known: list[str], remedy: str) -> UnknownName
 
     near = difflib.get_close_matches(value, known, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return UnknownNameError(f"unknown {kind} {value!r}{hint}; {remedy}")
+    return UnknownNameError(f"unknown {kind} {value[:300]!r}{hint}; {remedy}")

@@ -42,4 +42,4 @@ def write_whole(path: Path, content: bytes | str) -> None:
 def cannot_write(path: Path, error: OSError) -> ArtifactError:
     """The error for a place that cannot be written to."""
     remedy = "free some space" if error.errno == errno.ENOSPC else "choose another --out"
-    return ArtifactError(f"cannot write {path}: {error.strerror or error}; {remedy}")
+    return ArtifactError(f"cannot write {str(path)[:300]}: {error.strerror or error}; {remedy}")

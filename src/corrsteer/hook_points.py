@@ -14,7 +14,7 @@ from corrsteer.errors import SAEError
 Site = Literal["resid_pre", "mlp_out", "resid_post"]
 """Where in a block, in the order in which the forward pass reaches it."""
 
-_NAME = re.compile(r"blocks\.(\d{1,5})\.hook_(\w+)")
+_NAME = re.compile(r"blocks\.(\d{1,5})\.hook_(\w+)", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Changes when a model gets a name of its own, or is loaded in another way.
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -177,6 +178,7 @@ class LanguageModel:
         if sample.messages is not None:
             ids = self._chat_ids(sample)
         else:
+            self._check_length(sample)
             ids = [int(token) for token in self.tokenizer(sample.prompt)["input_ids"]]
         bos = self.tokenizer.bos_token_id
         if bos is not None and ids[:1] != [bos] and any(sae.prepend_bos for sae in self.saes):
@@ -185,7 +187,42 @@ class LanguageModel:
             raise ModelError(
                 f"sample {sample.id!r}: the prompt has no tokens; expected at least one"
             )
+        self._check_within(sample, ids)
         return ids
+
+    @property
+    def _longest_prompt(self) -> int | None:
+        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return longest if isinstance(longest, int) else None
+
+    def _check_length(self, sample: Sample) -> None:
+        """Refuse a text that is too long even if it were of the longest tokens there are."""
+        longest, size = self._longest_prompt, len(sample.prompt)
+        if longest is None or size <= 16 * longest:
+            return
+        widest = max(map(len, self.tokenizer.get_vocab()))
+        if size > widest * longest:
+            raise ModelError(
+                f"sample {sample.id!r}: the prompt has {size} characters, and {self.id} takes at "
+                f"most {longest} tokens; shorten it"
+            )
+
+    def _check_within(self, sample: Sample, ids: Sequence[int]) -> None:
+        longest, known = self._longest_prompt, self._n_embeddings
+        if longest is not None and len(ids) > longest:
+            raise ModelError(
+                f"sample {sample.id!r}: the prompt has {len(ids)} tokens, and {self.id} takes at "
+                f"most {longest}; shorten it"
+            )
+        if max(ids) >= known:
+            raise ModelError(
+                f"sample {sample.id!r}: the tokenizer gives token {max(ids)}, and {self.id} has "
+                f"embeddings of {known} tokens; take the model's own tokenizer"
+            )
+
+    @cached_property
+    def _n_embeddings(self) -> int:
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     def _chat_ids(self, sample: Sample) -> list[int]:
         if not getattr(self.tokenizer, "chat_template", None):
@@ -280,7 +317,8 @@ def load_model(
     placing = _device_map() if spread else {}
     at = {"revision": revision} if revision else {}
     tokenizer = _load(name, path, "AutoTokenizer", **at)
-    model = _load(name, path, "AutoModelForCausalLM", dtype=_dtype(dtype, where), **placing, **at)
+    weights = {"use_safetensors": True, "dtype": _dtype(dtype, where)}  # never a pickle
+    model = _load(name, path, "AutoModelForCausalLM", **weights, **placing, **at)
     model = model.eval().requires_grad_(False)
     model = model if spread else model.to(where)
     lm = LanguageModel(
@@ -351,13 +389,13 @@ def find_saes(source: str, d_model: int, n_layers: int, hook_shift: int = 0) -> 
     """
     if source == RAW:
         return raw_residuals(d_model, n_layers, hook_shift)
-    if Path(source).is_dir():
+    if os.path.isdir(source):  # noqa: PTH112
         return local_saes(Path(source), d_model, n_layers, hook_shift)
     if is_release(source):
         return released_saes(source, d_model, n_layers, hook_shift)
     raise SAEError(
-        f"no SAEs at {source!r}; expected a folder of SAEs, a release of sae-lens's directory, "
-        "or --raw for none"
+        f"no SAEs at {source[:300]!r}; expected a folder of SAEs, a release of sae-lens's "
+        "directory, or --raw for none"
     )
 
 
@@ -374,14 +412,14 @@ def _load(name: str, path: str, kind: str, **options: Any) -> Any:
         raise
     except Exception as error:  # transformers raises many kinds for a model that is not there
         reason = " ".join(str(error).split())
-        here = Path(path).exists()
+        here = os.path.exists(path)  # noqa: PTH110
         if not here and "/" not in name:
             known = ", ".join(KNOWN_MODELS)
             raise UnknownNameError(
-                f"unknown model {name!r}; choose {known}, a hub id (owner/name) or a folder"
+                f"unknown model {name[:300]!r}; choose {known}, a hub id (owner/name) or a folder"
             ) from error
         raise ModelError(
-            f"model {name!r} cannot be loaded: {reason[:300]}; check the name, the network "
+            f"model {name[:300]!r} cannot be loaded: {reason[:300]}; check the name, the network "
             "and that you are logged in if it is gated"
         ) from error
 

@@ -340,7 +340,10 @@ def _handle(
             another width.
     """
     # loaders of older formats put these beside the sizes, not under "metadata"
-    said = {**config, **(config.get("metadata") or {})}
+    metadata = config.get("metadata") or {}
+    if not isinstance(metadata, Mapping):
+        raise SAEError(f"SAE {name}: metadata in its cfg.json is no object; download it again")
+    said = {**config, **metadata}
     hook_name = said.get("hook_name")
     if not isinstance(hook_name, str):
         raise SAEError(

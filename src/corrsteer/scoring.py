@@ -269,8 +269,8 @@ def _regex_scorer(spec: str) -> RuleScorer:
     """1 iff the pattern occurs; if it has a group and the sample a target, iff they are equal."""
     try:
         pattern = re.compile(spec.removeprefix("regex:"))
-    except re.error as error:
-        raise ScorerError(f"--scorer {spec!r} is no regular expression: {error}") from error
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ScorerError(f"--scorer {spec[:300]!r} is no regular expression: {error}") from error
 
     def rule(reply: str, sample: Sample) -> Score:
         match = pattern.search(reply)
@@ -292,10 +292,10 @@ def _function_scorer(spec: str) -> RuleScorer:
         sys.path.insert(0, here)
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
+    except (Exception, SystemExit) as error:  # foreign code may raise anything
         raise ScorerError(
-            f"--scorer {spec!r} cannot be imported ({error}); expected package.module:function, "
-            "importable from here"
+            f"--scorer {spec[:300]!r} cannot be imported ({_shown(error)}); expected "
+            "package.module:function, importable from here"
         ) from error
     finally:
         if added:
@@ -306,10 +306,10 @@ def _function_scorer(spec: str) -> RuleScorer:
     def rule(reply: str, sample: Sample) -> Score:
         try:
             value = function(reply, sample)
-        except Exception as error:  # foreign code may raise anything
+        except (Exception, SystemExit) as error:  # foreign code may raise anything
             raise ScorerError(
                 f"scorer {spec} raised {type(error).__name__} on sample {sample.id!r}: "
-                f"{' '.join(str(error).split())}; correct the function"
+                f"{_shown(error)}; correct the function"
             ) from error
         return Score(_outcome(value, spec, sample))
 
@@ -351,10 +351,19 @@ def _outcome(value: object, scorer: str, sample: Sample) -> float | None:
     """An outcome that a scorer gave, refused unless it is None or a number in [0, 1]."""
     if value is None:
         return None
-    outcome = float(value) if isinstance(value, int | float) else float("nan")
+    outcome = value if isinstance(value, int | float) else float("nan")
     if not 0.0 <= outcome <= 1.0:
         raise ScorerError(
-            f"scorer {scorer} gave {value!r} on sample {sample.id!r}; expected a number from 0 "
-            "to 1, or None where it cannot judge"
+            f"scorer {scorer} gave {_shown(value)} on sample {sample.id!r}; expected a number "
+            "from 0 to 1, or None where it cannot judge"
         )
-    return outcome
+    return float(outcome)
+
+
+def _shown(value: object) -> str:
+    """What foreign code raised or returned, in one short line; its type if it cannot be shown."""
+    try:
+        text = str(value) if isinstance(value, BaseException) else repr(value)
+    except Exception:  # its own `__str__` or `__repr__` may fail too
+        return type(value).__name__
+    return " ".join(text[:300].split())

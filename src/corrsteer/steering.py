@@ -118,7 +118,7 @@ class Steering(
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return cls._from_file(header, tensors)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).split())[:300]
             raise ArtifactError(
                 f"{source} is not a whole steering file ({reason}); write it again"
             ) from error
@@ -140,6 +140,8 @@ class Steering(
             raise ArtifactError(f"its scope is {header['scope']!r}, expected generated or all")
         own = {"schema", "model", "revision", "scope", "strength", "features"}
         hooks = {HookPoint.parse(name): tensor for name, tensor in tensors.items()}
+        if len(hooks) < len(tensors):
+            raise ArtifactError("it has one hook point twice")
         return cls(
             vectors=dict(sorted(hooks.items(), key=lambda item: item[0].order)),
             features=FEATURES.validate_json(header["features"]),

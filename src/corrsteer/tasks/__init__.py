@@ -5,6 +5,7 @@ Changes when a task gets a name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +102,7 @@ def _load_known(name: str, seed: int, data: Path | None) -> Task:
         return replace(_LOADERS[name](name, seed, data), shuffled=True)
     if name in mini.NAMES:
         return mini.load(name)
-    if Path(name).exists():
+    if os.path.exists(name):  # noqa: PTH110
         raise DataError(f"{name!r} is no .jsonl file; expected JSON Lines, one object a line")
     remedy = "see `corrsteer tasks`, or give a .jsonl file"
     raise unknown("task", name, list(known_tasks()), remedy)

@@ -70,8 +70,9 @@ def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """(place in the file, object) of every line that is not blank."""
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; check the path") from error
+    except (OSError, ValueError) as error:  # ValueError: no name of a file
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {str(path)[:300]}: {reason}; check the path") from error
     rows = []
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if not line.strip():
@@ -81,15 +82,33 @@ def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
             row = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError as error:
             raise DataError(f"{where}: not UTF-8 ({error.reason}); save it as UTF-8") from error
-        except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", None) or "nested too deep"
+        except RecursionError as error:
+            raise DataError(
+                f"{where}: not JSON (nested too deep); expected one object a line"
+            ) from error
+        except ValueError as error:
+            reason = getattr(error, "msg", None) or "a number of too many digits"
             raise DataError(f"{where}: not JSON ({reason}); expected one object a line") from error
         if not isinstance(row, dict):
             raise DataError(f"{where}: {type(row).__name__} instead of an object {{...}}")
+        if b"\\u" in line:
+            _check_whole(row, where)
         rows.append((where, row))
     if not rows:
         raise DataError(f"{path} has no rows; expected one JSON object a line")
     return rows
+
+
+def _check_whole(row: dict[str, Any], where: str) -> None:
+    """Refuse half of a surrogate pair, which is no character, so no tokenizer or file takes it."""
+    for name, value in row.items():
+        try:
+            json.dumps({name: value}, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            field = name.encode(errors="backslashreplace").decode()
+            raise DataError(
+                f"{where}: `{field}` holds half of a surrogate pair; write whole characters"
+            ) from error
 
 
 def _sample(row: dict[str, Any], where: str, index: int) -> Sample:
