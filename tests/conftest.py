@@ -54,7 +54,7 @@ def tiny_config(vocabulary: int) -> Gemma2Config:
         num_key_value_heads=1,
         head_dim=8,
         sliding_window=8,
-        max_position_embeddings=256,
+        max_position_embeddings=512,
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,

@@ -353,8 +353,8 @@ def test_an_empty_prompt_is_refused(shelf, exhibit, prompt):
 
 
 def test_a_prompt_too_long_for_the_model_is_refused(shelf, exhibit):
-    with pytest.raises(ModelError, match=r"301 tokens; .* at most 244 before a reply of 12"):
-        last(Session(), shelf, wish(exhibit, "a" * 300))
+    with pytest.raises(ModelError, match=r"505 tokens; .* at most 500 before a reply of 12"):
+        last(Session(), shelf, wish(exhibit, "a" * 504))
 
 
 @pytest.mark.parametrize(
