@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -232,6 +232,41 @@ class Bench:
     def _responses(self, ids: Sequence[Sequence[int]]) -> Responses:
         texts = tuple(self.lm.decode(reply) for reply in ids)
         return Responses(texts, tuple(judge(self.task.scorer, texts, self.samples)))
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """Settings of how samples are drawn and batched."""
+
+    @property
+    def seed(self) -> int:
+        """Of the draw."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Prompts run at once."""
+        ...
+
+
+def benches_of(
+    lm: LanguageModel,
+    tasks: Sequence[Task],
+    split: Literal["select", "test"],
+    limit: int | None,
+    settings: Drawing,
+    progress: Progress,
+) -> list[Bench]:
+    """One split of several tasks under one model.
+
+    Raises:
+        DataError: the split of one of them is empty.
+    """
+    seed, size = settings.seed, settings.batch_size
+    return [
+        Bench(lm, task, split, limit=limit, seed=seed, batch_size=size, progress=progress)
+        for task in tasks
+    ]
 
 
 def judge(scorer: Scorer, texts: Sequence[str], samples: Sequence[Sample]) -> list[Score]:

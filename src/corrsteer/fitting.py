@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from corrsteer.artifacts import Provenance, Run
-from corrsteer.bench import Bench, limited
+from corrsteer.bench import Bench, benches_of, limited
 from corrsteer.collect import Collection, choose_handles, collect, load_coders
 from corrsteer.config import FitSettings
 from corrsteer.errors import SettingsError
@@ -60,7 +60,9 @@ def fit(
     check_coefficient(chosen, lm.sae_source)
     watch = watch or Stopwatch()
     handles = choose_handles(lm, chosen.layers)
-    bench, guard_benches = _benches(lm, task, guards, chosen, progress)
+    bench, *guard_benches = benches_of(
+        lm, (task, *guards), "select", chosen.val_limit, chosen, progress
+    )
     with watch.timing("load"):
         coders = load_coders(handles, lm)
     with watch.timing("collect"):
@@ -101,29 +103,6 @@ def check_coefficient(settings: FitSettings, sae_source: str | None) -> None:
             "residual dimensions (--raw) are active on every sample, so --coefficient active is "
             "not defined; use positive or contrast"
         )
-
-
-def _benches(
-    lm: LanguageModel,
-    task: Task,
-    guards: Sequence[Task],
-    settings: FitSettings,
-    progress: Progress,
-) -> tuple[Bench, list[Bench]]:
-    """The select split of the task and of its guards, refused early if one is empty."""
-    benches = [
-        Bench(
-            lm,
-            each,
-            "select",
-            limit=settings.val_limit,
-            seed=settings.seed,
-            batch_size=settings.batch_size,
-            progress=progress,
-        )
-        for each in (task, *guards)
-    ]
-    return benches[0], benches[1:]
 
 
 def decoder_rows(

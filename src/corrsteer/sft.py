@@ -30,7 +30,7 @@ from corrsteer.artifacts import (
     to_json,
     write_folder,
 )
-from corrsteer.bench import Bench, Responses, compare, limited
+from corrsteer.bench import Bench, Responses, benches_of, compare, limited
 from corrsteer.document import outcome_document
 from corrsteer.errors import ArtifactError, DataError, ModelError, NonFiniteError, SettingsError
 from corrsteer.evaluation import Evaluation, predictions
@@ -194,13 +194,15 @@ def fine_tune(
     claim_new_folder(out)
     check_installed()
     examples = training_examples(lm, task, settings)
-    benches = _test_benches(lm, task, guards, settings, progress)
+    tasks, limit = (task, *guards), settings.test_limit
+    benches = benches_of(lm, tasks, "test", limit, settings, progress)
     with watch.timing("evaluate"):
         before = [bench.baseline for bench in benches]
     with watch.timing("tune"):
         tuned = tune(lm, examples, settings, progress)
     with watch.timing("evaluate"):
-        after = [b.baseline for b in _test_benches(lm, task, guards, settings, progress)]
+        again = benches_of(lm, tasks, "test", limit, settings, progress)
+        after = [bench.baseline for bench in again]
     evaluation = _evaluation(benches, before, after)
     document = _document(lm, task, settings, len(examples), evaluation, tuned, out, watch)
     write_folder(
@@ -455,28 +457,6 @@ def _advancing(advance: Any) -> Any:
             advance(1)
 
     return Advancing()
-
-
-def _test_benches(
-    lm: LanguageModel,
-    task: Task,
-    guards: Sequence[Task],
-    settings: TuningSettings,
-    progress: Progress,
-) -> list[Bench]:
-    """The test split of the task, then those of its guards, under the model as it is now."""
-    return [
-        Bench(
-            lm,
-            each,
-            "test",
-            limit=settings.test_limit,
-            seed=settings.seed,
-            batch_size=settings.batch_size,
-            progress=progress,
-        )
-        for each in (task, *guards)
-    ]
 
 
 def _evaluation(

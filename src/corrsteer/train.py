@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from corrsteer.artifacts import Run, claim_folder
-from corrsteer.bench import Bench
+from corrsteer.bench import Bench, benches_of
 from corrsteer.config import FitSettings
 from corrsteer.controls import random_controls
 from corrsteer.correlation import StreamingCorrelation
@@ -55,7 +55,8 @@ def train(
         CorrSteerError: anything that cannot be used; nothing is written then.
     """
     claim_folder(out)
-    benches = _test_benches(lm, task, guards, settings, progress) if evaluated else []
+    tasks = (task, *guards) if evaluated else ()
+    benches = benches_of(lm, tasks, "test", settings.test_limit, settings, progress)
     watch = watch or Stopwatch()
     run = fit(
         lm, task, guards=guards, progress=progress, watch=watch, **dataclasses.asdict(settings)
@@ -85,28 +86,6 @@ def _look_up(run: Run, progress: Progress) -> None:
     )
     run.candidates = dict(zip(run.candidates, candidates, strict=True))
     run.features = run.steering.features
-
-
-def _test_benches(
-    lm: LanguageModel,
-    task: Task,
-    guards: Sequence[Task],
-    settings: FitSettings,
-    progress: Progress,
-) -> list[Bench]:
-    """The test split of the task, then those of its guards; refused early if one is empty."""
-    return [
-        Bench(
-            lm,
-            each,
-            "test",
-            limit=settings.test_limit,
-            seed=settings.seed,
-            batch_size=settings.batch_size,
-            progress=progress,
-        )
-        for each in (task, *guards)
-    ]
 
 
 def _evaluate(run: Run, lm: LanguageModel, benches: Sequence[Bench]) -> Evaluation:
