@@ -367,6 +367,7 @@ def lay_out_models(home: Path) -> None:
     del sizes["num_key_value_heads"]
     torch.manual_seed(SEEDS[GPT2])
     gpt2 = GPT2Config(hidden_size=32, **sizes)
+    tokenizer.backend_tokenizer.post_processor = None  # the real one adds no BOS either
     _write_model(home, GPT2, GPT2LMHeadModel(gpt2), tokenizer)
     for kind, l0 in (("res", (105, 102)), ("mlp", (119, 105))):
         folder = write_snapshot(home, "models", f"google/gemma-scope-2b-pt-{kind}", {})

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import yaml
 
-from corrsteer import load_model, load_run, load_task, steer
+from corrsteer import load_run, load_task, steer
 from corrsteer.cli import main
 from corrsteer.config import FitSettings
 from corrsteer.demo import (
@@ -324,26 +324,15 @@ def test_a_run_on_chats_asks_through_the_chat_template(lm, exhibit, monkeypatch)
     assert frame.replies[2].text == expected != frame.replies[0].text
 
 
-def test_a_model_is_loaded_with_its_saes_only_where_they_say_how_prompts_begin(exhibit, hub):
-    run = renamed(exhibit, "run", model=str(hub / "model"), sae_source=str(hub / "saes")).run
-    assert {handle.source for handle in load_for(run).saes} == {"raw"}
-    assert load_for(run, "cpu").prompt_ids(Sample("a", "a"))[0] == 1
-
-
-def test_saes_are_looked_up_where_the_tokenizer_puts_no_bos(exhibit, hub, tmp_path):
+def test_a_model_is_loaded_without_saes_and_begins_prompts_as_the_run_did(exhibit, hub, tmp_path):
     shutil.copytree(hub, tmp_path / "hub")
     tokenizer = tmp_path / "hub" / "model" / "tokenizer.json"
     tokenizer.write_text(json.dumps(json.loads(tokenizer.read_text()) | {"post_processor": None}))
-    for config in (tmp_path / "hub" / "saes").rglob("cfg.json"):
-        found = json.loads(config.read_text())
-        found["metadata"]["prepend_bos"] = True
-        config.write_text(json.dumps(found))
-    folder, saes = str(tmp_path / "hub" / "model"), str(tmp_path / "hub" / "saes")
-    run = renamed(exhibit, "run", model=folder, sae_source=saes).run
-    assert load_for(run).prompt_ids(Sample("a", "a")) == [
-        1,
-        *load_model(folder).prompt_ids(Sample("a", "a")),
-    ]
+    folder, sample = str(tmp_path / "hub" / "model"), Sample("a", "a")
+    plain = load_for(renamed(exhibit, "run", model=folder).run)
+    begun = load_for(renamed(exhibit, "run", model=folder, prepend_bos=True).run)
+    assert {handle.source for handle in begun.saes} == {"raw"}
+    assert begun.prompt_ids(sample) == [1, *plain.prompt_ids(sample)]
 
 
 @pytest.mark.parametrize("prompt", ["", " \n"])

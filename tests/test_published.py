@@ -16,6 +16,7 @@ from corrsteer.cli import main
 from corrsteer.errors import ModelError, SAEError, SettingsError
 from corrsteer.hook_points import HookPoint
 from corrsteer.models import find_saes
+from corrsteer.samples import Sample
 
 COMMANDS = [
     ("train --model=gemma2b --task=mmlu --layer=global --eval", "S"),
@@ -237,13 +238,16 @@ def test_a_letter_without_a_token_of_its_own_is_refused():
         lm.decoder_for("AÄ")
 
 
-def test_bos_comes_first_where_saes_were_trained_so():
-    lm = cs.load_model("openai-community/gpt2", sae="gpt2-small-res-jb")
-    lm.tokenizer.backend_tokenizer.post_processor = None
-    from corrsteer.samples import Sample
-
+def test_bos_comes_first_where_saes_were_trained_so_also_when_the_run_is_used(tmp_path, capsys):
+    lm = cs.load_model(offline_hub.GPT2, sae="gpt2-small-res-jb")
     assert lm.tokenizer("hello")["input_ids"][0] != lm.tokenizer.bos_token_id
     assert lm.prompt_ids(Sample("0", "hello"))[0] == lm.tokenizer.bos_token_id
+    command = f"train --model {offline_hub.GPT2} --sae gpt2-small-res-jb --task mmlu --strategy A"
+    first = run(capsys, f"{command} --out {tmp_path}")
+    again = run(capsys, f"eval {tmp_path}")
+    assert (again["baseline"], again["steered"]) == (first["baseline"], first["steered"])
+    plain = cs.load_model(offline_hub.GPT2, sae="raw")
+    assert not plain.prepend_bos
 
 
 def test_a_guard_reads_its_own_local_copy(tmp_path, capsys):

@@ -78,6 +78,7 @@ class Provenance:
         guards: names of guard tasks.
         versions: library -> version.
         task_options: how the task was asked for.
+        prepend_bos: whether prompts began with BOS also where the tokenizer adds none.
     """
 
     model: str
@@ -91,6 +92,7 @@ class Provenance:
     guards: tuple[str, ...]
     versions: Mapping[str, str]
     task_options: TaskOptions = field(default_factory=TaskOptions)
+    prepend_bos: bool = False
 
 
 @dataclass

@@ -147,6 +147,7 @@ def _provenance(
         max_new_tokens=task.max_new_tokens,
         guards=tuple(guard.name for guard in guards),
         task_options=task.options,
+        prepend_bos=lm.prepend_bos,
         versions={name: found for name in LIBRARIES if (found := _version(name))},
     )
 

@@ -89,6 +89,7 @@ class LanguageModel:
         saes: handles of its SAEs in the order of layers; weights are not loaded yet.
         sae_source: release or folder the SAEs came from, or `raw`.
         hook_shift: blocks by which SAEs are read and steered later than they say.
+        prepend_bos: whether prompts begin with BOS also where the tokenizer adds none.
     """
 
     model: Any
@@ -98,6 +99,7 @@ class LanguageModel:
     saes: Sequence[SAEHandle] = field(default=(), repr=False)
     sae_source: str | None = None
     hook_shift: int = 0
+    prepend_bos: bool = False
 
     @property
     def d_model(self) -> int:
@@ -181,7 +183,7 @@ class LanguageModel:
             self._check_length(sample)
             ids = [int(token) for token in self.tokenizer(sample.prompt)["input_ids"]]
         bos = self.tokenizer.bos_token_id
-        if bos is not None and ids[:1] != [bos] and any(sae.prepend_bos for sae in self.saes):
+        if bos is not None and ids[:1] != [bos] and self.prepend_bos:
             ids = [bos, *ids]
         if not ids:
             raise ModelError(
@@ -292,6 +294,7 @@ def load_model(
     device: str | None = None,
     hook_shift: int = 0,
     revision: str | None = None,
+    prepend_bos: bool = False,
 ) -> LanguageModel:
     """A language model with handles to its SAEs.
 
@@ -304,6 +307,8 @@ def load_model(
             all GPUs, and the memory beside them if need be (needs accelerate).
         hook_shift: read and steer this many blocks later than the SAEs say.
         revision: commit, tag or branch of a hub id; its main branch by default.
+        prepend_bos: begin prompts with BOS also where the tokenizer adds none, as a run did whose
+            SAEs, trained so, are not loaded here; those that are loaded ask for it themselves.
 
     Raises:
         UnknownNameError: nothing is known under that name.
@@ -327,11 +332,13 @@ def load_model(
         id=name,
         revision=_revision(path, revision),
         hook_shift=hook_shift,
+        prepend_bos=prepend_bos,
     )
     source = sae or (known.sae if known else None)
     if source is not None:
         lm.saes = find_saes(source, lm.d_model, lm.n_layers, hook_shift)
         lm.sae_source = name if known and sae is None else source
+        lm.prepend_bos |= any(handle.prepend_bos for handle in lm.saes)
         _tell_if_trained_elsewhere(lm.saes, path)
     return lm
 

@@ -243,6 +243,7 @@ def _load_model(options: Options) -> LanguageModel:
         device=options["device"],
         hook_shift=options["hook_shift"],
         revision=options["revision"],
+        prepend_bos=options.get("prepend_bos", False),
     )
 
 
@@ -253,7 +254,10 @@ def _default_model(task: str) -> str:
 
 def _model_of(run: Run | None, options: Options) -> Options:
     """The options, with the run's own model, at its own commit, where none is given."""
-    if run is None or options["model"]:
+    if run is None:
+        return options
+    options = {**options, "prepend_bos": run.provenance.prepend_bos}
+    if options["model"]:
         return options
     revision = options["revision"] or run.provenance.revision
     return {**options, "model": run.provenance.model, "revision": revision}

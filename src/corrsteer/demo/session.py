@@ -19,7 +19,7 @@ from corrsteer.demo.exhibits import Exhibit
 from corrsteer.errors import DataError, ModelError, unknown
 from corrsteer.generation import stream
 from corrsteer.hooks import adding
-from corrsteer.models import KNOWN_MODELS, RAW, LanguageModel, find_saes, load_model
+from corrsteer.models import RAW, LanguageModel, load_model
 from corrsteer.samples import Sample
 from corrsteer.steering import Steering, check_fit
 
@@ -278,24 +278,15 @@ class Session:
 
 
 def load_for(run: Run, device: str | None = None) -> LanguageModel:
-    """The model of a run.
-
-    SAEs are not needed to steer. They are looked up all the same where the tokenizer puts no BOS
-    before a prompt, as SAEs trained with one do.
+    """The model of a run, at its commit, without the SAEs, which steering does not need.
 
     Raises:
-        CorrSteerError: the model cannot be loaded, or its SAEs not be found.
+        CorrSteerError: the model cannot be loaded.
     """
     made = run.provenance
-    lm = load_model(made.model, sae=RAW, device=device)
-    bos = lm.tokenizer.bos_token_id
-    if bos is None or lm.prompt_ids(Sample("prompt", "a"))[0] == bos or made.sae_source is None:
-        return lm
-    own = None if made.sae_source == made.model else made.sae_source
-    known = KNOWN_MODELS.get(made.model)
-    source = own or (known.sae if known else RAW)
-    lm.saes = find_saes(source, lm.d_model, lm.n_layers, made.hook_shift)
-    return lm
+    return load_model(
+        made.model, RAW, device=device, revision=made.revision, prepend_bos=made.prepend_bos
+    )
 
 
 def _sample(prompt: str, chat: bool) -> Sample:
