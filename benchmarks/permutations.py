@@ -17,7 +17,7 @@ import time
 import numpy as np
 import torch
 
-from corrsteer.activation_log import ActivationLog, LogWriter
+from corrsteer.activation_log import ActivationLog, Entries, LogWriter
 from corrsteer.config import FitSettings
 from corrsteer.inference import permuted_null
 from corrsteer.resampling import Latents, unit
@@ -39,7 +39,7 @@ def draw_log(layers: int, width: int, samples: int, frequency: float) -> Activat
             for layer in range(layers)
         }
         y = (torch.rand(count, generator=generator) < 0.5).double().tolist()
-        writer.add([str(start + i) for i in range(count)], y, pooled)
+        writer.add(Entries.of([str(start + i) for i in range(count)], y, pooled))
     log = writer.close()
     assert log is not None
     return log

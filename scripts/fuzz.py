@@ -17,7 +17,7 @@ import atheris
 with atheris.instrument_imports(include=["corrsteer"]):
     import torch
 
-    from corrsteer.activation_log import LOG_FILE, LogWriter
+    from corrsteer.activation_log import LOG_FILE, Entries, LogWriter
     from corrsteer.artifacts import (
         EVALUATION_FILE,
         FEATURES_FILE,
@@ -53,7 +53,7 @@ def make_run(folder: Path) -> Path:
     """A small run of one hook point, written as any other."""
     z, y = torch.tensor([[0.0, 2.0], [1.0, 0.0], [3.0, 1.0]]), torch.tensor([0.0, 1.0, 1.0])
     writer = LogWriter({HOOK.name: 2})
-    writer.add(["a", "b", "c"], y.tolist(), {HOOK.name: z})
+    writer.add(Entries.of(["a", "b", "c"], y.tolist(), {HOOK.name: z}))
     provenance = Provenance("mini", None, "raw", {HOOK.name: "raw"}, 0, "t", "exact", 3, (), {})
     run = Run(
         provenance,

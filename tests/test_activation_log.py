@@ -11,7 +11,7 @@ import torch
 
 import corrsteer as cs
 from corrsteer import activation_log
-from corrsteer.activation_log import LOG_FILE, OUTCOMES_FILE, LogWriter, open_log
+from corrsteer.activation_log import LOG_FILE, OUTCOMES_FILE, Entries, LogWriter, open_log
 from corrsteer.errors import ArtifactError
 
 WIDTHS = {"blocks.0.hook_resid_post": 30, "blocks.3.hook_resid_post": 20}
@@ -32,7 +32,11 @@ def written(sizes=(4, 1, 6), density=0.2):
     for seed, size in enumerate(sizes):
         batches.append(pooled(size, seed, density))
         writer.add(
-            [f"{seed}-{i}" for i in range(size)], [0.5 * (i % 3) for i in range(size)], batches[-1]
+            Entries.of(
+                [f"{seed}-{i}" for i in range(size)],
+                [0.5 * (i % 3) for i in range(size)],
+                batches[-1],
+            )
         )
     whole = {name: torch.cat([batch[name] for batch in batches]) for name in WIDTHS}
     return writer.close(), whole
@@ -54,7 +58,7 @@ def test_a_log_holds_what_was_written_to_float16(monkeypatch, buffer, density):
 def test_values_beyond_float16_stay_finite_and_active():
     writer = LogWriter({"blocks.0.hook_resid_post": 4})
     z = torch.tensor([[1e6, 1e-12, -1e-12, 0.0]])
-    writer.add(["a"], [1.0], {"blocks.0.hook_resid_post": z})
+    writer.add(Entries.of(["a"], [1.0], {"blocks.0.hook_resid_post": z}))
     got = writer.close().activations("blocks.0.hook_resid_post").toarray()[:, 0]
     assert got.tolist() == [65504.0, 2.0**-24, -(2.0**-24), 0.0]
 
@@ -101,7 +105,7 @@ def test_a_log_that_grows_too_large_is_given_up(monkeypatch):
     monkeypatch.setattr(activation_log, "BUFFER_ENTRIES", 1)
     writer = LogWriter(WIDTHS, limit_bytes=2000)
     for seed in range(20):
-        writer.add([str(seed)], [1.0], pooled(1, seed))
+        writer.add(Entries.of([str(seed)], [1.0], pooled(1, seed)))
     assert writer.close() is None
     assert "grew past" in writer.given_up
     assert not writer._spool.path.exists()
@@ -112,7 +116,7 @@ def test_no_more_than_a_buffer_and_a_batch_are_held(monkeypatch):
     writer = LogWriter(WIDTHS)
     for seed in range(50):
         batch = pooled(8, seed)
-        writer.add([f"{seed}-{i}" for i in range(8)], [1.0] * 8, batch)
+        writer.add(Entries.of([f"{seed}-{i}" for i in range(8)], [1.0] * 8, batch))
         assert writer._held < 500
         assert sum(len(b) for held in writer._buffers.values() for b in held) == writer._held
     assert len(writer.close().ids) == 400
@@ -132,14 +136,14 @@ def test_disk_takes_a_few_bytes_a_value():
     name = "blocks.0.hook_resid_post"
     writer = LogWriter({name: d})
     z = torch.rand(samples, d) * (torch.rand(samples, d) < 0.03)
-    writer.add([str(i) for i in range(samples)], [1.0] * samples, {name: z})
+    writer.add(Entries.of([str(i) for i in range(samples)], [1.0] * samples, {name: z}))
     log = writer.close()
     assert (log.folder / LOG_FILE).stat().st_size < 4 * int(z.count_nonzero()) + 4000
 
 
 def test_a_full_disk_is_one_line_with_a_remedy(monkeypatch):
     writer = LogWriter(WIDTHS)
-    writer.add(["a"], [1.0], pooled(1))
+    writer.add(Entries.of(["a"], [1.0], pooled(1)))
 
     def full(table):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -13,16 +13,17 @@ PACKAGE = Path(__file__).parents[1] / "src" / "corrsteer"
 LAYERS = [
     # A. pure: no hooks, no models
     ["errors", "progress", "timing", "samples", "mini", "notebook"],
-    ["hook_points", "block", "config", "files", "scoring"],
+    ["hook_points", "block", "config", "files", "scoring", "tensor_files"],
     ["pooling", "correlation", "significance", "journal"],
-    ["metrics", "selection", "planning", "resampling", "card"],
+    ["checkpoint", "metrics", "selection", "planning", "resampling", "card"],
     # B. edges: each the only place of its kind
     ["judges", "explanations"],
     ["saes", "hooks", "tasks", "activation_log"],
     ["generation"],
     ["models", "branching"],
     ["steering"],
-    ["controls", "artifacts"],
+    ["controls", "artifacts", "work"],
+    ["passes"],
     ["bench"],
     # C. pipelines
     ["collect", "inference", "search", "evaluation"],

@@ -16,12 +16,15 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 from scipy import sparse
 from torch import Tensor
 
@@ -160,6 +163,73 @@ class Spool:
         self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class Entries:
+    """The nonzero pooled activations of some samples.
+
+    Attributes:
+        ids: of the samples.
+        outcomes: theirs, in [0, 1].
+        at: hook point name -> of each entry the sample's number among these, int32, the latent,
+            int32, and the value, float16.
+    """
+
+    ids: Sequence[str]
+    outcomes: Sequence[float]
+    at: Mapping[str, tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float16]]]
+
+    @classmethod
+    def of(
+        cls, ids: Sequence[str], outcomes: Sequence[float], pooled: Mapping[str, Tensor]
+    ) -> Entries:
+        """Those of samples whose pooled activations are given whole, [samples, d_sae]."""
+        at = {}
+        for name, z in pooled.items():
+            rows, latents = z.nonzero(as_tuple=True)
+            at[name] = (
+                rows.int().cpu().numpy(),
+                latents.int().cpu().numpy(),
+                _half(z[rows, latents]),
+            )
+        return cls(ids, outcomes, at)
+
+
+def entries_bytes(batches: Sequence[Entries]) -> bytes:
+    """Several `Entries` as one file, which `read_entries` reads."""
+    tensors: dict[str, NDArray[Any]] = {}
+    for number, entries in enumerate(batches):
+        for name, (samples, latents, values) in entries.at.items():
+            key = f"{number}/{name}"
+            tensors |= {f"{key}/sample": samples, f"{key}/latent": latents, f"{key}/value": values}
+    about = [{"ids": [*each.ids], "outcomes": [*each.outcomes]} for each in batches]
+    return save(tensors, {"corrsteer": json.dumps(about)})
+
+
+def read_entries(path: Path) -> list[Entries]:
+    """What `entries_bytes` wrote.
+
+    Raises:
+        ArtifactError: it is missing or corrupt.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found: list[Entries] = []
+            for number, about in enumerate(json.loads(file.metadata()["corrsteer"])):
+                named = [name for name in file.keys() if name.startswith(f"{number}/")]  # noqa: SIM118
+                hooks = dict.fromkeys(name.split("/")[1] for name in named)
+                at = {
+                    hook: tuple(
+                        file.get_tensor(f"{number}/{hook}/{column}")
+                        for column in ("sample", "latent", "value")
+                    )
+                    for hook in hooks
+                }
+                found.append(Entries(about["ids"], about["outcomes"], at))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} is corrupt or missing; remove its folder") from error
+    return found
+
+
 class LogWriter:
     """Writes the log of one collection into a temporary folder.
 
@@ -183,15 +253,8 @@ class LogWriter:
         except OSError as error:
             raise _cannot_log(error) from error
 
-    def add(
-        self, ids: Sequence[str], outcomes: Sequence[float], pooled: Mapping[str, Tensor]
-    ) -> None:
+    def add(self, entries: Entries) -> None:
         """Add judged samples.
-
-        Args:
-            ids: theirs.
-            outcomes: theirs, in [0, 1].
-            pooled: hook point name -> their pooled activations, [samples, d_sae].
 
         Raises:
             ArtifactError: the disk is full.
@@ -199,12 +262,10 @@ class LogWriter:
         if self.given_up is not None:
             return
         first = len(self._ids)
-        for name, z in pooled.items():
-            rows, latents = z.nonzero(as_tuple=True)
-            samples = (rows + first).int().cpu().numpy()
-            self._hold(name, samples, latents.int().cpu().numpy(), _half(z[rows, latents]))
-        self._ids += ids
-        self._outcomes += outcomes
+        for name, (samples, latents, values) in entries.at.items():
+            self._hold(name, samples + np.int32(first), latents, values)
+        self._ids += entries.ids
+        self._outcomes += entries.outcomes
         if self._held >= BUFFER_ENTRIES:
             self._flush()
 

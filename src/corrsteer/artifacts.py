@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from corrsteer.activation_log import LOG_FILE, OUTCOMES_FILE, ActivationLog, open_log
 from corrsteer.config import FitSettings
@@ -32,6 +31,7 @@ from corrsteer.notebook import overview
 from corrsteer.selection import FEATURE_COLUMNS, FEATURES, Feature, feature_rows
 from corrsteer.steering import FILE_NAME, Steering
 from corrsteer.tasks import TaskOptions
+from corrsteer.tensor_files import tensor_bytes
 
 SCHEMA = "corrsteer.run/1"
 RUN_FILE = "run.json"
@@ -161,12 +161,7 @@ class Run:
         return replace(self.steering, metadata={**self.steering.metadata, **about})
 
     def _write(self, folder: Path) -> None:
-        tensors = {
-            f"{hook}/{name}": tensor
-            for hook, statistics in self.statistics.items()
-            for name, tensor in statistics.state().items()
-        }
-        write_whole(folder / STATISTICS_FILE, save(tensors, metadata={"schema": SCHEMA}))
+        write_whole(folder / STATISTICS_FILE, statistics_bytes(self.statistics))
         self.described().save(folder)
         if self.log is not None:
             self.log.save(folder)
@@ -298,7 +293,7 @@ def load_run(path: str | Path) -> Run:
         document = _read_json(folder / RUN_FILE)
         features = _read_json(folder / FEATURES_FILE)
         evaluation = folder / EVALUATION_FILE
-        statistics = _read_statistics(folder / STATISTICS_FILE)
+        statistics, _ = read_statistics(folder / STATISTICS_FILE)
         return Run(
             provenance=TypeAdapter(Provenance).validate_python(document),
             settings=TypeAdapter(FitSettings).validate_python(document["settings"]),
@@ -358,11 +353,37 @@ def _read_features(rows: Any) -> tuple[Feature, ...]:
     return features
 
 
-def _read_statistics(path: Path) -> dict[str, StreamingCorrelation]:
+def statistics_bytes(
+    statistics: Mapping[str, StreamingCorrelation], about: Mapping[str, Any] | None = None
+) -> bytes:
+    """Statistics by hook point name as one safetensors file, which `read_statistics` reads.
+
+    Args:
+        statistics: hook point name -> statistics.
+        about: kept beside them, as JSON.
+    """
+    tensors = {
+        f"{hook}/{name}": tensor
+        for hook, each in statistics.items()
+        for name, tensor in each.state().items()
+    }
+    metadata = {"schema": SCHEMA}
+    if about is not None:
+        metadata["about"] = json.dumps(about)
+    return tensor_bytes(tensors, metadata)
+
+
+def read_statistics(path: Path) -> tuple[dict[str, StreamingCorrelation], dict[str, Any]]:
+    """Statistics by hook point name in the order of layers, and what was kept beside them.
+
+    Raises:
+        ArtifactError: the file is missing, corrupt, or holds what no samples have.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError) as error:
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise ArtifactError(f"{path} is corrupt or missing ({reason}); train again") from error
     states: dict[str, dict[str, Any]] = {}
@@ -373,7 +394,7 @@ def _read_statistics(path: Path) -> dict[str, StreamingCorrelation]:
             raise ArtifactError(f"{path} has {statistic} of {hook} twice; train again")
         state[statistic] = tensor
     hooks = sorted(states, key=lambda name: HookPoint.parse(name).order)
-    return {hook: StreamingCorrelation.from_state(states[hook]) for hook in hooks}
+    return {hook: StreamingCorrelation.from_state(states[hook]) for hook in hooks}, about
 
 
 def _read_log(folder: Path, statistics: Mapping[str, StreamingCorrelation]) -> ActivationLog | None:

@@ -7,26 +7,27 @@ this steering?" asks here: validation, guards, controls and the final evaluation
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from corrsteer import metrics
-from corrsteer.branching import Vectors, branch
+from corrsteer.branching import Vectors
 from corrsteer.errors import DataError
-from corrsteer.generation import greedy, length_batches
+from corrsteer.generation import length_batches
 from corrsteer.metrics import Accuracy, Delta, Outcomes, SideEffects
 from corrsteer.models import LanguageModel
-from corrsteer.progress import SILENT, Advance, Progress
+from corrsteer.passes import Branching, Decoding, Judging
 from corrsteer.samples import Sample
-from corrsteer.scoring import Score, Scorer, score_batch
-from corrsteer.steering import Steering, check_fit, steer
+from corrsteer.scoring import Score
+from corrsteer.steering import Steering, check_fit
 from corrsteer.tasks import Task
+from corrsteer.work import UNIT_SAMPLES, WORK, AnyResult, AnyUnit, RememberedJob, Work, units_of
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,12 @@ class Bench:
         limit: int | None = None,
         seed: int = 42,
         batch_size: int = 32,
-        progress: Progress = SILENT,
+        work: Work = WORK,
         force: bool = False,
     ):
-        self.lm, self.task, self.progress = lm, task, progress
+        self.lm, self.task = lm, task
         self.samples = limited(getattr(task, split), limit, seed, task.shuffled)
-        self._decoder = lm.decoder_for(task.allowed_replies)
+        self._work = work
         self._batch_size = batch_size
         self._split = split
         self._force = force
@@ -170,17 +171,13 @@ class Bench:
         responses = [self.baseline] * len(steerings)
         for index, ids in zip(together, replies, strict=True):
             responses[index] = self._responses(ids)
-        for index in set(active) - set(together):
-            with steer(self.lm, steerings[index], force=self._force):
-                responses[index] = self._responses(self._greedy(name))
+        for index in sorted(set(active) - set(together)):
+            responses[index] = self._responses(self._greedy(name, steerings[index]))
         return responses
 
     def compare(self, steerings: Sequence[Steering], name: str = "steered") -> list[Comparison]:
         """Each steering beside the baseline."""
         return [compare(self.baseline, arm) for arm in self.steered(steerings, name)]
-
-    def _stage(self, name: str) -> AbstractContextManager[Advance]:
-        return self.progress.stage(f"{self.task.name} {self._split}: {name}", len(self.samples))
 
     @cached_property
     def _prompts(self) -> list[list[int]]:
@@ -191,19 +188,19 @@ class Bench:
         """The unsteered replies' token ids."""
         return self._greedy("baseline")
 
-    def _batches(self) -> list[list[int]]:
-        return length_batches([len(ids) for ids in self._prompts], self._batch_size)
+    @cached_property
+    def _units(self) -> list[list[Sequence[int]]]:
+        """The samples' indices in batches, and those in units."""
+        return units_of(length_batches([len(ids) for ids in self._prompts], self._batch_size))
 
-    def _greedy(self, name: str) -> list[list[int]]:
-        """One pass of the model as it is now, over all samples."""
+    def _greedy(self, name: str, steering: Steering | None = None) -> list[list[int]]:
+        """One pass over all samples, with the steering at its positions."""
+        job = Decoding(self.task.allowed_replies, self.task.max_new_tokens, steering, self._force)
+        units = [[[self._prompts[i] for i in batch] for batch in unit] for unit in self._units]
         replies: list[list[int]] = [[] for _ in self.samples]
-        with self._stage(name) as advance:
-            for batch in self._batches():
-                prompts = [self._prompts[index] for index in batch]
-                decoded = greedy(self._decoder, prompts, self.task.max_new_tokens)
-                for index, reply in zip(batch, decoded, strict=True):
-                    replies[index] = reply
-                advance(len(batch))
+        for indices, decoded in self._passed(name, job, units):
+            for index, reply in zip(indices, decoded, strict=True):
+                replies[index] = reply
         return replies
 
     def _branched(self, arms: Sequence[Vectors], name: str) -> list[list[list[int]]]:
@@ -211,27 +208,39 @@ class Bench:
         first = self.task.max_new_tokens == 1 and "_drafts" not in vars(self)
         arms = [{}, *arms] if first else arms
         drafts = [[]] * len(self.samples) if first else self._drafts
+        job = Branching(self.task.allowed_replies, self.task.max_new_tokens, arms)
+        units = [
+            [[(self._prompts[i], drafts[i]) for i in batch] for batch in unit]
+            for unit in self._units
+        ]
         replies: list[list[list[int]]] = [[[] for _ in self.samples] for _ in arms]
-        with self._stage(name) as advance:
-            for batch in self._batches():
-                decoded = branch(
-                    self._decoder,
-                    [self._prompts[index] for index in batch],
-                    [drafts[index] for index in batch],
-                    arms,
-                    self.task.max_new_tokens,
-                )
-                for arm, of_arm in enumerate(decoded):
-                    for index, reply in zip(batch, of_arm, strict=True):
-                        replies[arm][index] = reply
-                advance(len(batch))
+        for indices, decoded in self._passed(name, job, units):
+            for arm, of_arm in enumerate(decoded):
+                for index, reply in zip(indices, of_arm, strict=True):
+                    replies[arm][index] = reply
         if first:
             self._drafts = replies.pop(0)
         return replies
 
+    def _passed(
+        self, name: str, job: RememberedJob[AnyUnit, AnyResult], units: Sequence[AnyUnit]
+    ) -> Iterator[tuple[list[int], AnyResult]]:
+        """The result of each unit, with the samples that it is of."""
+        stage = f"{self.task.name} {self._split}: {name}"
+        with self._work.progress.stage(stage, len(self.samples)) as advance:
+            results = self._work.remembered(self.lm, job, units)
+            for unit, result in zip(self._units, results, strict=True):
+                indices = list(chain.from_iterable(unit))
+                yield indices, result
+                advance(len(indices))
+
     def _responses(self, ids: Sequence[Sequence[int]]) -> Responses:
         texts = tuple(self.lm.decode(reply) for reply in ids)
-        return Responses(texts, tuple(judge(self.task.scorer, texts, self.samples)))
+        pairs = list(zip(texts, self.samples, strict=True))
+        units = [pairs[i : i + UNIT_SAMPLES] for i in range(0, len(pairs), UNIT_SAMPLES)]
+        scored = self._work.remembered(self.lm, Judging(self.task.scorer), units)
+        scores = tuple(Score(**score) for unit in scored for score in unit)
+        return Responses(texts, scores)
 
 
 @runtime_checkable
@@ -255,7 +264,7 @@ def benches_of(
     split: Literal["select", "test"],
     limit: int | None,
     settings: Drawing,
-    progress: Progress,
+    work: Work,
 ) -> list[Bench]:
     """One split of several tasks under one model.
 
@@ -264,15 +273,5 @@ def benches_of(
     """
     seed, size = settings.seed, settings.batch_size
     return [
-        Bench(lm, task, split, limit=limit, seed=seed, batch_size=size, progress=progress)
-        for task in tasks
+        Bench(lm, task, split, limit=limit, seed=seed, batch_size=size, work=work) for task in tasks
     ]
-
-
-def judge(scorer: Scorer, texts: Sequence[str], samples: Sequence[Sample]) -> list[Score]:
-    """The score of every reply.
-
-    Raises:
-        ScorerError: the scorer raises, or leaves [0, 1].
-    """
-    return score_batch(scorer, texts, samples)

@@ -299,8 +299,10 @@ class StreamingCorrelation:
         return {"scalars": scalars, **per_latent}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Tensor]) -> StreamingCorrelation:
-        """The statistics that `state` describes.
+    def from_state(
+        cls, state: Mapping[str, Tensor], device: torch.device | str = "cpu"
+    ) -> StreamingCorrelation:
+        """The statistics that `state` describes, on a device.
 
         Raises:
             ArtifactError: a tensor is missing, or has the wrong shape, dtype or values.
@@ -328,7 +330,7 @@ class StreamingCorrelation:
         self = cls(d_sae)
         self.by_class = bool(by_class)
         for name in (*_PER_LATENT, *by_class):
-            setattr(self, name, state[name].clone())
+            setattr(self, name, state[name].to(device, copy=True))
         for name, value in zip(_SCALAR, state["scalars"].tolist(), strict=True):
             setattr(self, name, int(value) if name.startswith("n") else value)
         self._check_possible(state["scalars"])

@@ -41,6 +41,10 @@ class NonFiniteError(CorrSteerError):
     """The model or an SAE produced NaN or infinity."""
 
 
+class DeviceMemoryError(CorrSteerError):
+    """A device has too little memory for even one sample."""
+
+
 class ArtifactError(CorrSteerError):
     """A run folder or steering file is missing, corrupt, or belongs to something else."""
 

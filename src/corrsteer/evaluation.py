@@ -14,10 +14,10 @@ from corrsteer.bench import Bench, Comparison, Responses, compare
 from corrsteer.metrics import Accuracy, Delta, SideEffects
 from corrsteer.models import LanguageModel
 from corrsteer.notebook import accuracy, overview
-from corrsteer.progress import SILENT, Progress
 from corrsteer.samples import Sample
 from corrsteer.steering import Steering, mismatch
 from corrsteer.tasks import Task
+from corrsteer.work import WORK, Work
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def evaluate(
     limit: int | None = None,
     seed: int = 42,
     batch_size: int = 32,
-    progress: Progress = SILENT,
+    work: Work = WORK,
     force: bool = False,
 ) -> Evaluation:
     """Accuracy and side effects of a steering on a task's test split.
@@ -86,7 +86,7 @@ def evaluate(
         limit: at most this many samples of each split, drawn by `seed`.
         seed: of that draw.
         batch_size: prompts run at once.
-        progress: told how far it is.
+        work: how its passes are done.
         force: steer a model that the steering was not made for; `Evaluation.forced` then says why
             it is not.
 
@@ -103,7 +103,7 @@ def evaluate(
             limit=limit,
             seed=seed,
             batch_size=batch_size,
-            progress=progress,
+            work=work,
             force=force,
         )
 

@@ -19,13 +19,13 @@ from corrsteer.config import FitSettings
 from corrsteer.errors import SettingsError
 from corrsteer.inference import ranked
 from corrsteer.models import RAW, LanguageModel
-from corrsteer.progress import SILENT, Progress
 from corrsteer.saes import SAEHandle
 from corrsteer.search import Search, Searcher, Trial
 from corrsteer.selection import Feature, Place, Ranking
 from corrsteer.steering import Steering
 from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch
+from corrsteer.work import WORK, Work
 
 LIBRARIES = ("corrsteer", "torch", "transformers", "sae-lens", "numpy", "scipy", "safetensors")
 
@@ -35,7 +35,7 @@ def fit(
     task: Task,
     *,
     guards: Sequence[Task] = (),
-    progress: Progress = SILENT,
+    work: Work = WORK,
     watch: Stopwatch | None = None,
     **settings: Any,
 ) -> Run:
@@ -45,7 +45,7 @@ def fit(
         lm: a model with SAEs.
         task: where features are found (fit split) and validated (select split).
         guards: tasks that the recommendation must not harm.
-        progress: told how far it is.
+        work: how its passes are done.
         watch: adds up seconds a stage.
         settings: fields of `FitSettings`.
 
@@ -61,13 +61,13 @@ def fit(
     watch = watch or Stopwatch()
     handles = choose_handles(lm, chosen.layers)
     bench, *guard_benches = benches_of(
-        lm, (task, *guards), "select", chosen.val_limit, chosen, progress
+        lm, (task, *guards), "select", chosen.val_limit, chosen, work
     )
     with watch.timing("load"):
         coders = load_coders(handles, lm)
     with watch.timing("collect"):
         samples = limited(task.fit, chosen.samples, chosen.seed, task.shuffled)
-        collection = collect(lm, task, samples, coders, chosen, progress)
+        collection = collect(lm, task, samples, coders, chosen, work)
     with watch.timing("select"):
         places = {h.hook_point: Place(h.layer, h.neuronpedia) for h in handles}
         ranking, inference = ranked(
@@ -78,7 +78,7 @@ def fit(
         search = Searcher(bench, guard_benches, ranking, rows, chosen).run()
     steering = _steering(search, chosen, lm)
     return Run(
-        provenance=_provenance(lm, task, guards, handles),
+        provenance=provenance_of(lm, task, guards, handles),
         settings=chosen,
         statistics={hook.name: stats for hook, stats in collection.statistics.items()},
         features=steering.features,
@@ -133,9 +133,10 @@ def _steering(search: Search, settings: FitSettings, lm: LanguageModel) -> Steer
     return Steering({}, (), lm.id, lm.revision, settings.positions)
 
 
-def _provenance(
+def provenance_of(
     lm: LanguageModel, task: Task, guards: Sequence[Task], handles: Sequence[SAEHandle]
 ) -> Provenance:
+    """What a run on these SAEs is made from."""
     return Provenance(
         model=lm.id,
         revision=lm.revision,
@@ -148,8 +149,13 @@ def _provenance(
         guards=tuple(guard.name for guard in guards),
         task_options=task.options,
         prepend_bos=lm.prepend_bos,
-        versions={name: found for name in LIBRARIES if (found := _version(name))},
+        versions=library_versions(),
     )
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of what computes a run's numbers, of those installed."""
+    return {name: found for name in LIBRARIES if (found := _version(name))}
 
 
 def _version(library: str) -> str | None:

@@ -39,14 +39,22 @@ class Journal:
         if path.exists():
             self._read()
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Append a record and wait until it is on disk.
+    def begin(self) -> None:
+        """Write the file, without records, if it is not there.
 
         Raises:
             ArtifactError: the disk is full, or the place cannot be written to.
         """
         if not self.path.exists():
             write_whole(self.path, json.dumps(self._header) + "\n")
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append a record and wait until it is on disk.
+
+        Raises:
+            ArtifactError: the disk is full, or the place cannot be written to.
+        """
+        self.begin()
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")

@@ -32,6 +32,7 @@ from corrsteer.selection import Place, rank
 from corrsteer.significance import LEVEL, correlation_interval
 from corrsteer.steering import Steering
 from corrsteer.tasks import Task
+from corrsteer.work import Work
 
 SCHEMA = "corrsteer.null/1"
 FREQUENCIES = (0.01, 0.05, 0.2, 0.8, 1.0)
@@ -149,6 +150,7 @@ def null_study(
     """
     _check(settings, runs)
     check_coefficient(settings, lm.sae_source)
+    work = Work(progress)
     bench = Bench(
         lm,
         task,
@@ -156,12 +158,12 @@ def null_study(
         limit=settings.val_limit,
         seed=settings.seed,
         batch_size=settings.batch_size,
-        progress=progress,
+        work=work,
     )
     records = journal(_header(lm, task, settings))
     handles = choose_handles(lm, settings.layers)
     samples = limited(task.fit, settings.samples, settings.seed, task.shuffled)
-    collection = collect(lm, task, samples, load_coders(handles, lm), settings, progress)
+    collection = collect(lm, task, samples, load_coders(handles, lm), settings, work)
     log = collection.log
     if log is None:
         raise ArtifactError(f"{collection.log_note}; choose fewer --samples")

@@ -42,6 +42,7 @@ from corrsteer.samples import Sample
 from corrsteer.scoring import ANSWER, REFUSE
 from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch, peak_memory_mb
+from corrsteer.work import Work
 
 STRATEGY = "sft"
 SFT_FILE = "sft.json"
@@ -195,13 +196,13 @@ def fine_tune(
     check_installed()
     examples = training_examples(lm, task, settings)
     tasks, limit = (task, *guards), settings.test_limit
-    benches = benches_of(lm, tasks, "test", limit, settings, progress)
+    benches = benches_of(lm, tasks, "test", limit, settings, Work(progress))
     with watch.timing("evaluate"):
         before = [bench.baseline for bench in benches]
     with watch.timing("tune"):
         tuned = tune(lm, examples, settings, progress)
     with watch.timing("evaluate"):
-        again = benches_of(lm, tasks, "test", limit, settings, progress)
+        again = benches_of(lm, tasks, "test", limit, settings, Work(progress))
         after = [bench.baseline for bench in again]
     evaluation = _evaluation(benches, before, after)
     document = _document(lm, task, settings, len(examples), evaluation, tuned, out, watch)

@@ -17,7 +17,6 @@ from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_down
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from corrsteer import card
@@ -29,6 +28,7 @@ from corrsteer.hooks import adding, find_blocks
 from corrsteer.models import KNOWN_MODELS, LanguageModel
 from corrsteer.notebook import overview
 from corrsteer.selection import FEATURE_COLUMNS, FEATURES, Feature, feature_rows
+from corrsteer.tensor_files import tensor_bytes
 
 FILE_NAME = "steering.safetensors"
 SCHEMA = "corrsteer.steering/1"
@@ -98,7 +98,7 @@ class Steering(
             "features": json.dumps([feature.to_dict() for feature in self.features]),
         }
         tensors = {hook.name: vector.contiguous() for hook, vector in self.vectors.items()}
-        write_whole(target, save(tensors, metadata=header))
+        write_whole(target, tensor_bytes(tensors, header))
         return target
 
     @classmethod

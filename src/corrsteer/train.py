@@ -12,18 +12,20 @@ from typing import Any
 
 from corrsteer.artifacts import Run, claim_folder
 from corrsteer.bench import Bench, benches_of
+from corrsteer.collect import choose_handles
 from corrsteer.config import FitSettings
 from corrsteer.controls import random_controls
 from corrsteer.correlation import StreamingCorrelation
 from corrsteer.document import run_document
 from corrsteer.evaluation import Evaluation, evaluate_on
 from corrsteer.explanations import explain, with_explanations
-from corrsteer.fitting import fit
+from corrsteer.fitting import fit, provenance_of
 from corrsteer.models import LanguageModel
-from corrsteer.progress import SILENT, Progress
+from corrsteer.progress import Progress
 from corrsteer.steering import Steering
 from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch
+from corrsteer.work import WORK, Work, fingerprint
 
 
 def train(
@@ -35,7 +37,7 @@ def train(
     *,
     evaluated: bool = True,
     explained: bool = False,
-    progress: Progress = SILENT,
+    work: Work = WORK,
     watch: Stopwatch | None = None,
 ) -> tuple[Run, dict[str, Any]]:
     """A fitted run, evaluated unless asked not to, and written to `out`; and its JSON document.
@@ -48,7 +50,7 @@ def train(
         out: folder of the run; checked before anything else is done.
         evaluated: whether to run the test split too.
         explained: whether to look up what the chosen features are said to stand for.
-        progress: told how far it is.
+        work: how its passes are done.
         watch: adds up seconds a stage.
 
     Raises:
@@ -56,13 +58,11 @@ def train(
     """
     claim_folder(out)
     tasks = (task, *guards) if evaluated else ()
-    benches = benches_of(lm, tasks, "test", settings.test_limit, settings, progress)
+    benches = benches_of(lm, tasks, "test", settings.test_limit, settings, work)
     watch = watch or Stopwatch()
-    run = fit(
-        lm, task, guards=guards, progress=progress, watch=watch, **dataclasses.asdict(settings)
-    )
+    run = fit(lm, task, guards=guards, work=work, watch=watch, **dataclasses.asdict(settings))
     if explained:
-        _look_up(run, progress)
+        _look_up(run, work.progress)
     if evaluated:
         with watch.timing("evaluate"):
             evaluation = _evaluate(run, lm, benches)
@@ -74,6 +74,23 @@ def train(
         document = run_document(run, str(out), None)
     run.save(out)
     return run, document
+
+
+def identity(
+    lm: LanguageModel, task: Task, guards: Sequence[Task], settings: FitSettings
+) -> dict[str, Any]:
+    """What a run is of, as JSON: two with the same make the same.
+
+    Raises:
+        UnknownNameError: there is no SAE at a layer asked for, or none at all.
+    """
+    handles = choose_handles(lm, settings.layers)
+    return {
+        **dataclasses.asdict(provenance_of(lm, task, guards, handles)),
+        "dtype": str(lm.model.dtype),
+        "settings": dataclasses.asdict(settings),
+        "samples": fingerprint([(each.fit, each.select, each.test) for each in (task, *guards)]),
+    }
 
 
 def _look_up(run: Run, progress: Progress) -> None:

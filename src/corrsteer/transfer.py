@@ -13,8 +13,8 @@ from corrsteer.bench import Bench, Comparison, compare
 from corrsteer.errors import ArtifactError
 from corrsteer.metrics import Accuracy
 from corrsteer.models import LanguageModel
-from corrsteer.progress import SILENT, Progress
 from corrsteer.tasks import Task
+from corrsteer.work import WORK, Work
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def transfer(
     limit: int | None = None,
     seed: int = 42,
     batch_size: int = 32,
-    progress: Progress = SILENT,
+    work: Work = WORK,
 ) -> Transfer:
     """Every run's steering on every task's test split, at its own strength.
 
@@ -70,7 +70,7 @@ def transfer(
         limit: at most this many samples of each test split, drawn by `seed`.
         seed: of that draw.
         batch_size: prompts run at once.
-        progress: told how far it is.
+        work: how its passes are done.
 
     Raises:
         ArtifactError: runs of different models, or of another than `lm`.
@@ -79,7 +79,7 @@ def transfer(
     """
     check_same_model(runs)
     benches = [
-        Bench(lm, task, "test", limit=limit, seed=seed, batch_size=batch_size, progress=progress)
+        Bench(lm, task, "test", limit=limit, seed=seed, batch_size=batch_size, work=work)
         for task in tasks
     ]
     steerings = [run.steering for run in runs.values()]

@@ -94,6 +94,9 @@ SELECT_OPTIONS = _options(
     click.option("--coefficient", help="positive, contrast or active. [default: positive]"),
     click.option("--min-frequency", type=float, help="Of a feature, to be selected. [default: 0]"),
 )
+RESUME_OPTION = click.option(
+    "--resume", is_flag=True, help="Go on where a run that was killed or stopped has left off."
+)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 TRAIN_EPILOG = """\b
@@ -102,6 +105,7 @@ Examples:
   corrsteer train --task mini-mmlu --strategy A --strength 0.5
   corrsteer train --task mini-mmlu --layer global --pool mean
   corrsteer train --task my.jsonl --scorer exact --guard mini-mmlu --out runs/mine
+  corrsteer train --task my.jsonl --scorer exact --guard mini-mmlu --out runs/mine --resume
 """
 EVAL_EPILOG = """\b
 Examples:
@@ -183,6 +187,7 @@ def cli() -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run folder; runs/TIME-TASK by default."
 )
+@RESUME_OPTION
 @JSON_OPTION
 def train(**options: Any) -> None:
     """Find, validate and evaluate steering features, and write a run.
@@ -201,6 +206,7 @@ def train(**options: Any) -> None:
 @TASK_OPTIONS
 @click.option("--strength", type=Numbers(float), metavar="a,b,c", help="[default: the run's own]")
 @click.option("--force", is_flag=True, help="Steer a model that the run was not made on.")
+@RESUME_OPTION
 @JSON_OPTION
 def evaluate(**options: Any) -> None:
     """Evaluate a saved run, or the unsteered model alone, on a task's test split.
@@ -362,6 +368,7 @@ def sft(**options: Any) -> None:
 @click.option("--seed", type=int, help="Of the splits. [default: the runs' own]")
 @click.option("--batch-size", type=int, default=32, show_default=True)
 @click.option("--test-limit", type=int, help="At most this many test samples of each task.")
+@RESUME_OPTION
 @JSON_OPTION
 def transfer(**options: Any) -> None:
     """What each run's steering does to other tasks: source x target, on their test splits."""
@@ -438,8 +445,8 @@ def main(arguments: list[str] | None = None) -> None:
     """
     try:
         cli.main(arguments, prog_name="corrsteer", standalone_mode=False)
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        _fail("interrupted; nothing was written", EXIT_INTERRUPTED)
+    except (click.exceptions.Abort, KeyboardInterrupt) as interrupt:
+        _fail(f"interrupted; {str(interrupt) or 'nothing was written'}", EXIT_INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(EXIT_MISTAKE)

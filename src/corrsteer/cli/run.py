@@ -15,13 +15,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from corrsteer.artifacts import Run, claim_folder, load_run
+from corrsteer.artifacts import REPORT_FILE, RUN_FILE, Run, claim_folder, load_run
 from corrsteer.bench import Bench
+from corrsteer.checkpoint import SUFFIX, Checkpoint, unfinished
 from corrsteer.cli.terminal import TerminalProgress, print_evaluation, print_names, print_run
 from corrsteer.config import FitSettings
-from corrsteer.document import evaluation_document
+from corrsteer.document import evaluation_document, run_document
 from corrsteer.errors import SettingsError
 from corrsteer.evaluation import evaluate_on
+from corrsteer.fitting import library_versions
 from corrsteer.models import KNOWN_MODELS, RAW, LanguageModel, load_model
 from corrsteer.report import write as write_report
 from corrsteer.report import write_figures
@@ -29,7 +31,8 @@ from corrsteer.scoring import prepare
 from corrsteer.steering import Steering
 from corrsteer.tasks import Task, known_tasks, load_task, mini
 from corrsteer.timing import Stopwatch
-from corrsteer.train import train
+from corrsteer.train import identity, train
+from corrsteer.work import Work, fingerprint
 
 Options = Mapping[str, Any]
 
@@ -44,25 +47,55 @@ def run_train(options: Options) -> None:
     settings = fit_settings(options)
     task = _load_task(options["task"], options)
     guards = _load_guards(options["guard"], task, options)
-    out = options["out"] or _new_folder(task)
-    claim_folder(out)
+    out = _run_folder(options, task)
     watch = Stopwatch()
-    with _quietly(), TerminalProgress() as progress:
-        with watch.timing("load"), progress.stage("load model", None):
-            lm = _load_model(options)
-        run, document = train(
-            lm,
-            task,
-            guards,
-            settings,
-            out,
-            evaluated=options["evaluated"],
-            explained=options["describe"],
-            progress=progress,
-            watch=watch,
-        )
-    write_report(run, out)
+    with _quietly(), unfinished(out, options["resume"]) as checkpoint:
+        if options["resume"] and (out / RUN_FILE).exists():
+            _emit(_finished(out, task, settings), options["as_json"], print_run)
+            return
+        claim_folder(out)
+        with TerminalProgress() as progress:
+            with watch.timing("load"), progress.stage("load model", None):
+                lm = _load_model(options)
+            checkpoint.open(identity(lm, task, guards, settings))
+            run, document = train(
+                lm,
+                task,
+                guards,
+                settings,
+                out,
+                evaluated=options["evaluated"],
+                explained=options["describe"],
+                work=Work(progress, checkpoint=checkpoint),
+                watch=watch,
+            )
+        write_report(run, out)
     _emit(document, options["as_json"], print_run)
+
+
+def _run_folder(options: Options, task: Task) -> Path:
+    """The folder asked for; else the newest that was not finished, to resume; else a new one."""
+    if options["out"]:
+        return Path(options["out"])
+    left = Path("runs").glob(f"*-{Path(task.name).stem}{SUFFIX}") if options["resume"] else ()
+    newest = max(left, default=None)
+    if newest is None:
+        return _new_folder(task)
+    return newest.with_name(newest.name.removesuffix(SUFFIX))
+
+
+def _finished(out: Path, task: Task, settings: FitSettings) -> dict[str, Any]:
+    """The document of a run that was finished before.
+
+    Raises:
+        ArtifactError: it is not the one asked for.
+    """
+    run = load_run(out)
+    if (run.provenance.task, run.settings) != (task.name, settings):
+        claim_folder(out)
+    if not (out / REPORT_FILE).exists():
+        write_report(run, out)
+    return run.evaluation or run_document(run, str(out), None)
 
 
 def run_report(options: Options) -> None:
@@ -85,9 +118,14 @@ def run_eval(options: Options) -> None:
     options = _seeded(options, run.settings.seed if run else FitSettings.seed)
     task = _load_task(name, _defaults_of(run, options, name))
     watch = Stopwatch()
-    with _quietly(), TerminalProgress() as progress:
+    with (
+        _quietly(),
+        _unfinished_reading(options, options["run"]) as checkpoint,
+        TerminalProgress() as progress,
+    ):
         with watch.timing("load"), progress.stage("load model", None):
             lm = _load_model(_model_of(run, options))
+        checkpoint.open(_reads(lm))
         bench = Bench(
             lm,
             task,
@@ -95,7 +133,7 @@ def run_eval(options: Options) -> None:
             limit=options["test_limit"],
             seed=options["seed"],
             batch_size=options["batch_size"],
-            progress=progress,
+            work=Work(progress, checkpoint=checkpoint),
             force=options["force"],
         )
         with watch.timing("evaluate"):
@@ -106,6 +144,29 @@ def run_eval(options: Options) -> None:
     path = None if run is None else options["run"]
     document = evaluation_document(run, path, lm, task, arms, watch)
     _emit(document, options["as_json"], print_evaluation)
+
+
+@contextmanager
+def _unfinished_reading(options: Options, name: str) -> Iterator[Checkpoint]:
+    """Where work is kept that prints its result and writes nothing.
+
+    Beside the first run read, or in `runs`, under a name that other options do not share.
+    """
+    base = Path("runs") / name if name == BASELINE else Path(name)
+    asked = {key: str(value) for key, value in sorted(options.items()) if key != "resume"}
+    place = base.with_name(f"{base.name}.{fingerprint(asked)[:8]}")
+    with unfinished(place, options["resume"]) as checkpoint:
+        yield checkpoint
+
+
+def _reads(lm: LanguageModel) -> dict[str, Any]:
+    """What replies depend on beside prompts and steering, as JSON."""
+    return {
+        "model": lm.id,
+        "revision": lm.revision,
+        "dtype": str(lm.model.dtype),
+        "versions": library_versions(),
+    }
 
 
 def list_models(as_json: bool) -> None:

@@ -15,13 +15,23 @@ from rich.table import Table
 from rich.text import Text
 
 from corrsteer.artifacts import Run, load_run
-from corrsteer.cli.run import _defaults_of, _emit, _load_model, _load_task, _model_of, _quietly
+from corrsteer.cli.run import (
+    _defaults_of,
+    _emit,
+    _load_model,
+    _load_task,
+    _model_of,
+    _quietly,
+    _reads,
+    _unfinished_reading,
+)
 from corrsteer.cli.terminal import TerminalProgress, _accuracy, _add_arm, _arm_table
 from corrsteer.document import comparison_document
 from corrsteer.errors import SettingsError
 from corrsteer.models import LanguageModel
 from corrsteer.tasks import Task
 from corrsteer.transfer import Transfer, check_same_model, transfer
+from corrsteer.work import Work
 
 Options = Mapping[str, Any]
 
@@ -48,9 +58,14 @@ def run_transfer(options: Options) -> None:
     options = {**DEFAULTS, **options, "seed": _seed(runs, options["seed"]), "task": names[0]}
     tasks = [_task(name, runs, options) for name in names]
     first = next(iter(runs.values()))
-    with _quietly(), TerminalProgress() as progress:
+    with (
+        _quietly(),
+        _unfinished_reading(options, options["runs"][0]) as checkpoint,
+        TerminalProgress() as progress,
+    ):
         with progress.stage("load model", None):
             lm = _load_model(_model_of(first, options))
+        checkpoint.open(_reads(lm))
         found = transfer(
             lm,
             runs,
@@ -58,7 +73,7 @@ def run_transfer(options: Options) -> None:
             limit=options["test_limit"],
             seed=options["seed"],
             batch_size=options["batch_size"],
-            progress=progress,
+            work=Work(progress, checkpoint=checkpoint),
         )
     document = _document(found, lm, runs, tasks, options["seed"])
     _emit(document, options["as_json"], _print_transfer)
