@@ -209,6 +209,11 @@ class Run:
         return overview("Run", facts, FEATURE_COLUMNS, feature_rows(self.features))
 
 
+def is_run(path: str | Path) -> bool:
+    """Whether a folder holds a whole run."""
+    return os.path.isfile(Path(path) / RUN_FILE)  # noqa: PTH113 - false for a name that cannot be
+
+
 def claim_folder(path: str | Path, run: Run | None = None) -> Path:
     """The folder, checked to be a place where a run may be written.
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from corrsteer.artifacts import REPORT_FILE, RUN_FILE, Run, claim_folder, load_run
+from corrsteer.artifacts import REPORT_FILE, Run, claim_folder, is_run, load_run
 from corrsteer.bench import Bench
 from corrsteer.checkpoint import SUFFIX, Checkpoint, unfinished
 from corrsteer.cli.terminal import TerminalProgress, print_evaluation, print_names, print_run
@@ -49,11 +49,13 @@ def run_train(options: Options) -> None:
     guards = _load_guards(options["guard"], task, options)
     out = _run_folder(options, task)
     watch = Stopwatch()
+    finished = options["resume"] and is_run(out)
+    if not finished:
+        claim_folder(out)
     with _quietly(), unfinished(out, options["resume"]) as checkpoint:
-        if options["resume"] and (out / RUN_FILE).exists():
+        if finished:
             _emit(_finished(out, task, settings), options["as_json"], print_run)
             return
-        claim_folder(out)
         with TerminalProgress() as progress:
             with watch.timing("load"), progress.stage("load model", None):
                 lm = _load_model(options)
