@@ -114,11 +114,11 @@ def trial(kind: str, moment: float, folder: Path, expected: dict[str, bytes]) ->
 def trials(kinds: Sequence[str], kills: int, seed: int, root: Path) -> Iterator[dict[str, object]]:
     """Every trial's kind, moment and finding."""
     draw = random.Random(seed)
-    finish(start(COMMANDS["train"], _made(root / "first")), root / "first")
+    finish(start(COMMANDS["train"], made(root / "first")), root / "first")
     shutil.copytree(root / "first" / "run", root / "run")
     expected, seconds = {}, {}
     for kind in kinds:
-        folder = _made(root / kind)
+        folder = made(root / kind)
         begun = time.monotonic()
         finish(start(COMMANDS[kind], folder), folder)
         seconds[kind], expected[kind] = time.monotonic() - begun, left_by(folder)
@@ -129,7 +129,8 @@ def trials(kinds: Sequence[str], kills: int, seed: int, root: Path) -> Iterator[
         yield {"kind": kind, "at": moment / seconds[kind], "kept": kept, "wrong": wrong}
 
 
-def _made(folder: Path) -> Path:
+def made(folder: Path) -> Path:
+    """The folder, which is new."""
     folder.mkdir()
     return folder
 

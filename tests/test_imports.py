@@ -23,7 +23,7 @@ LAYERS = [
     ["models", "branching"],
     ["steering"],
     ["controls", "artifacts", "work"],
-    ["passes"],
+    ["passes", "cluster"],
     ["bench"],
     # C. pipelines
     ["collect", "inference", "search", "evaluation"],
@@ -33,6 +33,7 @@ LAYERS = [
     ["report", "export"],
     ["vllm_plugin", "demo"],
     ["cli"],
+    ["__main__"],
 ]
 RANK = {module: rank for rank, modules in enumerate(LAYERS) for module in modules}
 PURE = [module for modules in LAYERS[:4] for module in modules]

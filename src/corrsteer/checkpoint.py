@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from corrsteer.errors import ArtifactError, CorrSteerError, DeviceMemoryError
+from corrsteer.errors import ArtifactError, CorrSteerError, DeviceMemoryError, WorkerError
 from corrsteer.files import cannot_write
 from corrsteer.journal import Journal
 
@@ -156,8 +156,8 @@ def unfinished(result: Path, resume: bool) -> Iterator[Checkpoint]:
 
 def _is_mistake(error: BaseException) -> bool:
     """Whether the same work can never be finished."""
-    lasting = isinstance(error, CorrSteerError)
-    return lasting and not isinstance(error, ArtifactError | DeviceMemoryError)
+    passing = ArtifactError | DeviceMemoryError | WorkerError
+    return isinstance(error, CorrSteerError) and not isinstance(error, passing)
 
 
 def _remove(folders: list[Path]) -> None:

@@ -45,6 +45,10 @@ class DeviceMemoryError(CorrSteerError):
     """A device has too little memory for even one sample."""
 
 
+class WorkerError(CorrSteerError):
+    """Workers on other processes or machines die."""
+
+
 class ArtifactError(CorrSteerError):
     """A run folder or steering file is missing, corrupt, or belongs to something else."""
 

@@ -94,6 +94,22 @@ SELECT_OPTIONS = _options(
     click.option("--coefficient", help="positive, contrast or active. [default: positive]"),
     click.option("--min-frequency", type=float, help="Of a feature, to be selected. [default: 0]"),
 )
+ENGINE_OPTIONS = _options(
+    click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Who does the work: this process, or workers on a Ray cluster.",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(1), default=2, show_default=True, help="On the cluster."
+    ),
+    click.option(
+        "--ray-address", metavar="HOST:PORT", help="A running cluster. [default: one started here]"
+    ),
+    click.option("--gpus-per-worker", type=click.FloatRange(0), default=0.0, show_default=True),
+)
 RESUME_OPTION = click.option(
     "--resume", is_flag=True, help="Go on where a run that was killed or stopped has left off."
 )
@@ -187,6 +203,7 @@ def cli() -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run folder; runs/TIME-TASK by default."
 )
+@ENGINE_OPTIONS
 @RESUME_OPTION
 @JSON_OPTION
 def train(**options: Any) -> None:
@@ -206,6 +223,7 @@ def train(**options: Any) -> None:
 @TASK_OPTIONS
 @click.option("--strength", type=Numbers(float), metavar="a,b,c", help="[default: the run's own]")
 @click.option("--force", is_flag=True, help="Steer a model that the run was not made on.")
+@ENGINE_OPTIONS
 @RESUME_OPTION
 @JSON_OPTION
 def evaluate(**options: Any) -> None:
@@ -368,6 +386,7 @@ def sft(**options: Any) -> None:
 @click.option("--seed", type=int, help="Of the splits. [default: the runs' own]")
 @click.option("--batch-size", type=int, default=32, show_default=True)
 @click.option("--test-limit", type=int, help="At most this many test samples of each task.")
+@ENGINE_OPTIONS
 @RESUME_OPTION
 @JSON_OPTION
 def transfer(**options: Any) -> None:

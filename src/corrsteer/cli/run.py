@@ -10,7 +10,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from corrsteer.artifacts import REPORT_FILE, Run, claim_folder, is_run, load_run
 from corrsteer.bench import Bench
 from corrsteer.checkpoint import SUFFIX, Checkpoint, unfinished
 from corrsteer.cli.terminal import TerminalProgress, print_evaluation, print_names, print_run
+from corrsteer.cluster import ClusterSettings, workers_of
 from corrsteer.config import FitSettings
 from corrsteer.document import evaluation_document, run_document
 from corrsteer.errors import SettingsError
 from corrsteer.evaluation import evaluate_on
 from corrsteer.fitting import library_versions
 from corrsteer.models import KNOWN_MODELS, RAW, LanguageModel, load_model
+from corrsteer.progress import Progress
 from corrsteer.report import write as write_report
 from corrsteer.report import write_figures
 from corrsteer.scoring import prepare
@@ -39,6 +41,8 @@ Options = Mapping[str, Any]
 DEFAULT_MODEL, DEFAULT_BENCHMARK_MODEL = "mini", "gemma2b"
 """The built-in one, and for benchmarks of the hub the paper's first."""
 BASELINE = "baseline"
+LOCAL = "local"
+"""The engine that is this process."""
 
 
 def run_train(options: Options) -> None:
@@ -56,7 +60,8 @@ def run_train(options: Options) -> None:
         if finished:
             _emit(_finished(out, task, settings), options["as_json"], print_run)
             return
-        with TerminalProgress() as progress:
+        with ExitStack() as stack:
+            progress = stack.enter_context(TerminalProgress())
             with watch.timing("load"), progress.stage("load model", None):
                 lm = _load_model(options)
             checkpoint.open(identity(lm, task, guards, settings))
@@ -68,7 +73,7 @@ def run_train(options: Options) -> None:
                 out,
                 evaluated=options["evaluated"],
                 explained=options["describe"],
-                work=Work(progress, checkpoint=checkpoint),
+                work=stack.enter_context(_work(options, progress, checkpoint)),
                 watch=watch,
             )
         write_report(run, out)
@@ -124,6 +129,7 @@ def run_eval(options: Options) -> None:
         _quietly(),
         _unfinished_reading(options, options["run"]) as checkpoint,
         TerminalProgress() as progress,
+        _work(options, progress, checkpoint) as work,
     ):
         with watch.timing("load"), progress.stage("load model", None):
             lm = _load_model(_model_of(run, options))
@@ -135,7 +141,7 @@ def run_eval(options: Options) -> None:
             limit=options["test_limit"],
             seed=options["seed"],
             batch_size=options["batch_size"],
-            work=Work(progress, checkpoint=checkpoint),
+            work=work,
             force=options["force"],
         )
         with watch.timing("evaluate"):
@@ -159,6 +165,19 @@ def _unfinished_reading(options: Options, name: str) -> Iterator[Checkpoint]:
     place = base.with_name(f"{base.name}.{fingerprint(asked)[:8]}")
     with unfinished(place, options["resume"]) as checkpoint:
         yield checkpoint
+
+
+@contextmanager
+def _work(options: Options, progress: Progress, checkpoint: Checkpoint) -> Iterator[Work]:
+    """Who does the work that the options ask for."""
+    if options["engine"] == LOCAL:
+        yield Work(progress, checkpoint=checkpoint)
+        return
+    settings = ClusterSettings(
+        options["workers"], options["ray_address"], options["gpus_per_worker"]
+    )
+    with workers_of(settings, progress) as workers:
+        yield Work(progress, workers, checkpoint)
 
 
 def _reads(lm: LanguageModel) -> dict[str, Any]:
@@ -303,7 +322,7 @@ def _load_model(options: Options) -> LanguageModel:
         options["model"] or _default_model(options["task"]),
         sae=RAW if options["raw"] else options["sae"],
         dtype=options["dtype"],
-        device=options["device"],
+        device=options["device"] or ("cpu" if options.get("engine", LOCAL) != LOCAL else None),
         hook_shift=options["hook_shift"],
         revision=options["revision"],
         prepend_bos=options.get("prepend_bos", False),

@@ -24,6 +24,7 @@ from corrsteer.cli.run import (
     _quietly,
     _reads,
     _unfinished_reading,
+    _work,
 )
 from corrsteer.cli.terminal import TerminalProgress, _accuracy, _add_arm, _arm_table
 from corrsteer.document import comparison_document
@@ -31,7 +32,6 @@ from corrsteer.errors import SettingsError
 from corrsteer.models import LanguageModel
 from corrsteer.tasks import Task
 from corrsteer.transfer import Transfer, check_same_model, transfer
-from corrsteer.work import Work
 
 Options = Mapping[str, Any]
 
@@ -62,6 +62,7 @@ def run_transfer(options: Options) -> None:
         _quietly(),
         _unfinished_reading(options, options["runs"][0]) as checkpoint,
         TerminalProgress() as progress,
+        _work(options, progress, checkpoint) as work,
     ):
         with progress.stage("load model", None):
             lm = _load_model(_model_of(first, options))
@@ -73,7 +74,7 @@ def run_transfer(options: Options) -> None:
             limit=options["test_limit"],
             seed=options["seed"],
             batch_size=options["batch_size"],
-            work=Work(progress, checkpoint=checkpoint),
+            work=work,
         )
     document = _document(found, lm, runs, tasks, options["seed"])
     _emit(document, options["as_json"], _print_transfer)
