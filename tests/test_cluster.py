@@ -49,8 +49,8 @@ def workers():
 
 
 def test_workers_give_the_bits_that_one_process_gives(lm, task, workers):
-    alone = cs.fit(lm, task, **SETTINGS)
-    together = cs.fit(lm, task, work=Work(executor=workers), **SETTINGS)
+    alone = cs.fit(lm, task, work=Work(unit_samples=8), **SETTINGS)
+    together = cs.fit(lm, task, work=Work(executor=workers, unit_samples=8), **SETTINGS)
     for hook, statistics in alone.statistics.items():
         other = together.statistics[hook].state()
         assert all(torch.equal(t, other[name]) for name, t in statistics.state().items())

@@ -11,7 +11,9 @@ from click.testing import CliRunner
 import corrsteer as cs
 from corrsteer.cli import cli
 from corrsteer.derive import merge, select
-from corrsteer.errors import ArtifactError, SettingsError
+from corrsteer.document import verdict
+from corrsteer.errors import ArtifactError, DataError, SettingsError
+from corrsteer.fitting import Shard, collect_shard
 from corrsteer.report.command import reproduce
 
 SCORER = r"regex:^\s*[n-zN-Z0-4]"
@@ -252,3 +254,37 @@ def test_no_model_is_loaded(parts, monkeypatch):
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", refuse)
     assert select(cs.load_run(parts / "whole"), method="fisher").features
+
+
+def test_shards_merged_are_one_collection(lm, task, tmp_path):
+    whole = cs.fit(lm, task, strategy="A", batch_size=4)
+    runs = {}
+    for number in (1, 2, 3):
+        shard = Shard.parse(f"{number}/3")
+        run = collect_shard(lm, task, shard, batch_size=4)
+        assert verdict(run, None) == f"Part {number}/3 is collected: " + (
+            "`corrsteer merge` adds up all parts."
+        )
+        runs[str(number)] = cs.load_run(run.save(tmp_path / str(number)))
+    together = merge(runs)
+    assert sorted(together.log.ids) == sorted(whole.log.ids)
+    for hook, statistics in whole.statistics.items():
+        for name, tensor in statistics.state().items():
+            if name.startswith(("first", "mean", "scalars")):  # are told apart from the first z
+                continue
+            torch.testing.assert_close(
+                together.statistics[hook].state()[name], tensor, atol=1e-5, rtol=1e-5
+            )
+        assert together.statistics[hook].n == statistics.n
+    assert [f.key for f in together.features] == [f.key for f in whole.features]
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/3/3"])
+def test_a_shard_that_is_none_is_refused(text):
+    with pytest.raises(SettingsError, match="expected a part of all, as 2/8"):
+        Shard.parse(text)
+
+
+def test_more_shards_than_samples_are_refused(lm, task):
+    with pytest.raises(DataError, match="40 samples have no part 41/41; choose fewer shards"):
+        collect_shard(lm, task, Shard(41, 41))

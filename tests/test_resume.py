@@ -9,13 +9,12 @@ import torch
 from conftest import SCORER
 
 import corrsteer as cs
-from corrsteer import work as work_module
 from corrsteer.checkpoint import RESULTS_FILE, Checkpoint, unfinished
 from corrsteer.cli import main
 from corrsteer.config import FitSettings
 from corrsteer.errors import ArtifactError, DeviceMemoryError, ScorerError
 from corrsteer.train import identity, train
-from corrsteer.work import Work, units_of
+from corrsteer.work import Work
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = FitSettings(batch_size=4, strengths=(0.5, 1.0), controls=2, permutations=20)
@@ -37,16 +36,11 @@ class Interrupting:
             raise KeyboardInterrupt
 
 
-@pytest.fixture(autouse=True)
-def _small_units(monkeypatch):
-    monkeypatch.setattr(work_module, "UNIT_SAMPLES", 8)
-
-
 def run_to(out, lm, task, guards, after, resume=True):
     """Train until the n-th thing is done; whether it got to the end."""
     with unfinished(out, resume) as checkpoint:
         checkpoint.open(identity(lm, task, guards, SETTINGS))
-        work = Work(Interrupting(after), checkpoint=checkpoint)
+        work = Work(Interrupting(after), checkpoint=checkpoint, unit_samples=8)
         train(lm, task, guards, SETTINGS, out, work=work)
 
 
@@ -102,9 +96,9 @@ def task_rows(folder):
 
 
 def test_units_hold_every_batch_once():
-    batches = [[1] * 5, [2] * 3, [3] * 9, [4] * 2]
-    assert units_of(batches) == [[[1] * 5, [2] * 3], [[3] * 9], [[4] * 2]]
-    assert units_of([]) == []
+    batches, work = [[1] * 5, [2] * 3, [3] * 9, [4] * 2], Work(unit_samples=8)
+    assert work.units_of(batches) == [[[1] * 5, [2] * 3], [[3] * 9], [[4] * 2]]
+    assert work.units_of([]) == []
 
 
 def test_work_of_others_is_refused(lm, task, tmp_path):

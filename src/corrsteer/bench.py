@@ -27,7 +27,7 @@ from corrsteer.samples import Sample
 from corrsteer.scoring import Score
 from corrsteer.steering import Steering, check_fit
 from corrsteer.tasks import Task
-from corrsteer.work import UNIT_SAMPLES, WORK, AnyResult, AnyUnit, RememberedJob, Work, units_of
+from corrsteer.work import WORK, AnyResult, AnyUnit, RememberedJob, Work
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,8 @@ class Bench:
     @cached_property
     def _units(self) -> list[list[Sequence[int]]]:
         """The samples' indices in batches, and those in units."""
-        return units_of(length_batches([len(ids) for ids in self._prompts], self._batch_size))
+        batches = length_batches([len(ids) for ids in self._prompts], self._batch_size)
+        return self._work.units_of(batches)
 
     def _greedy(self, name: str, steering: Steering | None = None) -> list[list[int]]:
         """One pass over all samples, with the steering at its positions."""
@@ -237,7 +238,8 @@ class Bench:
     def _responses(self, ids: Sequence[Sequence[int]]) -> Responses:
         texts = tuple(self.lm.decode(reply) for reply in ids)
         pairs = list(zip(texts, self.samples, strict=True))
-        units = [pairs[i : i + UNIT_SAMPLES] for i in range(0, len(pairs), UNIT_SAMPLES)]
+        size = self._work.unit_samples
+        units = [pairs[start : start + size] for start in range(0, len(pairs), size)]
         scored = self._work.remembered(self.lm, Judging(self.task.scorer), units)
         scores = tuple(Score(**score) for unit in scored for score in unit)
         return Responses(texts, scores)

@@ -35,7 +35,7 @@ from corrsteer.saes import SAEHandle, SparseCoder
 from corrsteer.samples import Sample
 from corrsteer.scoring import Scorer, score_batch
 from corrsteer.tasks import Task
-from corrsteer.work import WORK, Halving, Work, units_of
+from corrsteer.work import WORK, Halving, Work
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def collect(
         raise DataError(f"the fit split of {task.name} is empty; give it rows")
     pairs = [(sample, lm.prompt_ids(sample)) for sample in samples]
     batches = length_batches([len(ids) for _, ids in pairs], settings.batch_size)
-    units = units_of([[pairs[index] for index in batch] for batch in batches])
+    units = work.units_of([[pairs[index] for index in batch] for batch in batches])
     total = _Total.empty(coders, lm, settings.log)
     if work.checkpoint is not None:
         total.restore(work.checkpoint)

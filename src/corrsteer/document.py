@@ -118,6 +118,8 @@ def verdict(run: Run, evaluation: Evaluation | None) -> str:
     Steering is called reliable only if it was recommended on the select split, its interval on
     the test split excludes zero, and it beats every random control.
     """
+    if "shard" in run.counts:
+        return f"Part {run.counts['shard']} is collected: `corrsteer merge` adds up all parts."
     if not run.search:
         return "Not tried yet: chosen from saved statistics; `corrsteer eval` says what it does."
     recommended = run.search.get("recommended")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,10 +17,11 @@ from corrsteer.artifacts import Provenance, Run
 from corrsteer.bench import Bench, benches_of, limited
 from corrsteer.collect import Collection, choose_handles, collect, load_coders
 from corrsteer.config import FitSettings
-from corrsteer.errors import SettingsError
+from corrsteer.errors import DataError, SettingsError
 from corrsteer.inference import ranked
 from corrsteer.models import RAW, LanguageModel
 from corrsteer.saes import SAEHandle
+from corrsteer.samples import Sample
 from corrsteer.search import Search, Searcher, Trial
 from corrsteer.selection import Feature, Place, Ranking
 from corrsteer.steering import Steering
@@ -28,6 +30,45 @@ from corrsteer.timing import Stopwatch
 from corrsteer.work import WORK, Work
 
 LIBRARIES = ("corrsteer", "torch", "transformers", "sae-lens", "numpy", "scipy", "safetensors")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One part of the fit samples: every `count`-th, from the `number`-th on.
+
+    Attributes:
+        number: from 1 to `count`.
+        count: of all parts.
+    """
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """The shard that `2/8` names.
+
+        Raises:
+            SettingsError: it names none.
+        """
+        number, _, count = text.partition("/")
+        if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+            return cls(int(number), int(count))
+        raise SettingsError(f"--shard is {text!r}; expected a part of all, as 2/8")
+
+    def of(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Its samples.
+
+        Raises:
+            DataError: there are none.
+        """
+        own = samples[self.number - 1 :: self.count]
+        if not own:
+            raise DataError(f"{len(samples)} samples have no part {self}; choose fewer shards")
+        return own
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
 
 
 def fit(
@@ -63,11 +104,8 @@ def fit(
     bench, *guard_benches = benches_of(
         lm, (task, *guards), "select", chosen.val_limit, chosen, work
     )
-    with watch.timing("load"):
-        coders = load_coders(handles, lm)
-    with watch.timing("collect"):
-        samples = limited(task.fit, chosen.samples, chosen.seed, task.shuffled)
-        collection = collect(lm, task, samples, coders, chosen, work)
+    samples = limited(task.fit, chosen.samples, chosen.seed, task.shuffled)
+    collection = _collected(lm, task, samples, handles, chosen, work, watch)
     with watch.timing("select"):
         places = {h.hook_point: Place(h.layer, h.neuronpedia) for h in handles}
         ranking, inference = ranked(
@@ -90,6 +128,69 @@ def fit(
         inference=dataclasses.asdict(inference),
         log=collection.log,
     )
+
+
+def collect_shard(
+    lm: LanguageModel,
+    task: Task,
+    shard: Shard,
+    *,
+    work: Work = WORK,
+    watch: Stopwatch | None = None,
+    **settings: Any,
+) -> Run:
+    """Statistics of one part of the fit samples, for `derive.merge` to add to those of the others.
+
+    Args:
+        lm: a model with SAEs.
+        task: its fit split is used.
+        shard: which part.
+        work: how its passes are done.
+        watch: adds up seconds a stage.
+        settings: fields of `FitSettings`.
+
+    Returns:
+        a run with neither features nor a steering.
+
+    Raises:
+        CorrSteerError: a setting, the model, the SAEs or the data cannot be used.
+    """
+    chosen = FitSettings.of(**settings)
+    watch = watch or Stopwatch()
+    handles = choose_handles(lm, chosen.layers)
+    every = limited(task.fit, chosen.samples, chosen.seed, task.shuffled)
+    collection = _collected(lm, task, shard.of(every), handles, chosen, work, watch)
+    return Run(
+        provenance=provenance_of(lm, task, (), handles),
+        settings=chosen,
+        statistics={hook.name: stats for hook, stats in collection.statistics.items()},
+        features=(),
+        top_features={},
+        steering=Steering({}, (), lm.id, lm.revision, chosen.positions),
+        counts={
+            "n_fit": collection.n,
+            "unscored_fit": collection.unscored,
+            "shard": str(shard),
+            "seconds": watch.seconds,
+        },
+        inference={"note": f"one of {shard.count} shards; merge them to choose features"},
+        log=collection.log,
+    )
+
+
+def _collected(
+    lm: LanguageModel,
+    task: Task,
+    samples: Sequence[Sample],
+    handles: Sequence[SAEHandle],
+    settings: FitSettings,
+    work: Work,
+    watch: Stopwatch,
+) -> Collection:
+    with watch.timing("load"):
+        coders = load_coders(handles, lm)
+    with watch.timing("collect"):
+        return collect(lm, task, samples, coders, settings, work)
 
 
 def check_coefficient(settings: FitSettings, sae_source: str | None) -> None:

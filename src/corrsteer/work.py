@@ -23,7 +23,7 @@ from corrsteer.models import LanguageModel
 from corrsteer.progress import SILENT, Progress
 
 UNIT_SAMPLES = 64
-"""Samples of a unit, at least, where there are as many: what a death costs at most."""
+"""Samples of a unit, at least, where there are as many: about what a death costs."""
 
 Item = TypeVar("Item")
 Unit = TypeVar("Unit", contravariant=True)
@@ -84,11 +84,26 @@ class Work:
         progress: told how far they are.
         executor: who does them.
         checkpoint: what has been done is kept there, if anywhere.
+        unit_samples: samples of a unit, at least, where there are as many. Sums are rounded unit
+            by unit, so another number may change last bits.
     """
 
     progress: Progress = SILENT
     executor: Executor = HERE
     checkpoint: Checkpoint | None = None
+    unit_samples: int = UNIT_SAMPLES
+
+    def units_of(self, batches: Sequence[Sequence[Item]]) -> list[list[Sequence[Item]]]:
+        """Consecutive batches in units."""
+        units: list[list[Sequence[Item]]] = []
+        room = 0
+        for batch in batches:
+            if room <= 0:
+                units.append([])
+                room = self.unit_samples
+            units[-1].append(batch)
+            room -= len(batch)
+        return units
 
     def remembered(
         self, lm: LanguageModel, job: RememberedJob[AnyUnit, AnyResult], units: Sequence[AnyUnit]
@@ -111,19 +126,6 @@ class Work:
 
 WORK = Work()
 """In this process, silently, and keeping nothing."""
-
-
-def units_of(batches: Sequence[Sequence[Item]]) -> list[list[Sequence[Item]]]:
-    """Consecutive batches in units of `UNIT_SAMPLES` samples or just above."""
-    units: list[list[Sequence[Item]]] = []
-    room = 0
-    for batch in batches:
-        if room <= 0:
-            units.append([])
-            room = UNIT_SAMPLES
-        units[-1].append(batch)
-        room -= len(batch)
-    return units
 
 
 def fingerprint(*parts: object) -> str:

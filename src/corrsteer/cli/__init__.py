@@ -109,6 +109,13 @@ ENGINE_OPTIONS = _options(
         "--ray-address", metavar="HOST:PORT", help="A running cluster. [default: one started here]"
     ),
     click.option("--gpus-per-worker", type=click.FloatRange(0), default=0.0, show_default=True),
+    click.option(
+        "--unit-samples",
+        type=click.IntRange(1),
+        default=64,
+        show_default=True,
+        help="Samples that are done, kept and handed out together.",
+    ),
 )
 RESUME_OPTION = click.option(
     "--resume", is_flag=True, help="Go on where a run that was killed or stopped has left off."
@@ -197,6 +204,7 @@ def cli() -> None:
 @click.option("--controls", type=int, default=10, show_default=True, help="Random controls.")
 @click.option("--permutations", type=int, default=1000, show_default=True, help="For p-values.")
 @click.option("--log/--no-log", default=True, help="Keep the activations, for permutations.")
+@click.option("--shard", metavar="I/N", help="Collect part I of N alone, to `merge` later.")
 @click.option("--val-limit", type=int, help="At most this many select samples.")
 @click.option("--describe", is_flag=True, help="Look the features up on Neuronpedia.")
 @click.option("--eval/--no-eval", "evaluated", default=True, help="Run the test split too.")

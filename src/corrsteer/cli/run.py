@@ -5,6 +5,7 @@ Changes when an option means something else.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import sys
@@ -24,7 +25,7 @@ from corrsteer.config import FitSettings
 from corrsteer.document import evaluation_document, run_document
 from corrsteer.errors import SettingsError
 from corrsteer.evaluation import evaluate_on
-from corrsteer.fitting import library_versions
+from corrsteer.fitting import Shard, collect_shard, library_versions
 from corrsteer.models import KNOWN_MODELS, RAW, LanguageModel, load_model
 from corrsteer.progress import Progress
 from corrsteer.report import write as write_report
@@ -51,6 +52,7 @@ def run_train(options: Options) -> None:
     settings = fit_settings(options)
     task = _load_task(options["task"], options)
     guards = _load_guards(options["guard"], task, options)
+    shard = Shard.parse(options["shard"]) if options["shard"] else None
     out = _run_folder(options, task)
     watch = Stopwatch()
     finished = options["resume"] and is_run(out)
@@ -64,19 +66,33 @@ def run_train(options: Options) -> None:
             progress = stack.enter_context(TerminalProgress())
             with watch.timing("load"), progress.stage("load model", None):
                 lm = _load_model(options)
-            checkpoint.open(identity(lm, task, guards, settings))
-            run, document = train(
-                lm,
-                task,
-                guards,
-                settings,
-                out,
-                evaluated=options["evaluated"],
-                explained=options["describe"],
-                work=stack.enter_context(_work(options, progress, checkpoint)),
-                watch=watch,
+            checkpoint.open(
+                {
+                    **identity(lm, task, guards, settings),
+                    "shard": options["shard"],
+                    "unit_samples": options["unit_samples"],
+                }
             )
-        write_report(run, out)
+            work = stack.enter_context(_work(options, progress, checkpoint))
+            if shard is not None:
+                run = collect_shard(
+                    lm, task, shard, work=work, watch=watch, **dataclasses.asdict(settings)
+                )
+                run.save(out)
+                document = run_document(run, str(out), None)
+            else:
+                run, document = train(
+                    lm,
+                    task,
+                    guards,
+                    settings,
+                    out,
+                    evaluated=options["evaluated"],
+                    explained=options["describe"],
+                    work=work,
+                    watch=watch,
+                )
+                write_report(run, out)
     _emit(document, options["as_json"], print_run)
 
 
@@ -100,7 +116,7 @@ def _finished(out: Path, task: Task, settings: FitSettings) -> dict[str, Any]:
     run = load_run(out)
     if (run.provenance.task, run.settings) != (task.name, settings):
         claim_folder(out)
-    if not (out / REPORT_FILE).exists():
+    if run.features and not (out / REPORT_FILE).exists():
         write_report(run, out)
     return run.evaluation or run_document(run, str(out), None)
 
@@ -170,14 +186,15 @@ def _unfinished_reading(options: Options, name: str) -> Iterator[Checkpoint]:
 @contextmanager
 def _work(options: Options, progress: Progress, checkpoint: Checkpoint) -> Iterator[Work]:
     """Who does the work that the options ask for."""
+    own = Work(progress, checkpoint=checkpoint, unit_samples=options["unit_samples"])
     if options["engine"] == LOCAL:
-        yield Work(progress, checkpoint=checkpoint)
+        yield own
         return
     settings = ClusterSettings(
         options["workers"], options["ray_address"], options["gpus_per_worker"]
     )
     with workers_of(settings, progress) as workers:
-        yield Work(progress, workers, checkpoint)
+        yield dataclasses.replace(own, executor=workers)
 
 
 def _reads(lm: LanguageModel) -> dict[str, Any]:

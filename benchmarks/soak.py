@@ -1,0 +1,56 @@
+"""Collect in a loop, and see whether memory or open files grow.
+
+    python benchmarks/soak.py --minutes 20
+
+Prints a line a minute, and what was held after the last collection in units of what was held after
+the first tenth of the time, when every cache is filled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import time
+from pathlib import Path
+
+import corrsteer as cs
+from corrsteer.collect import choose_handles, collect, load_coders
+from corrsteer.config import FitSettings
+
+
+def held() -> tuple[float, int]:
+    """Memory of this process in MB of 10^6 bytes, and its open files."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, len(list(Path("/proc/self/fd").iterdir()))
+
+
+def main() -> None:
+    """Print what is held over time."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--samples", type=int, default=200)
+    options = parser.parse_args()
+    lm, tasks = cs.load_model("mini"), [cs.load_task("mini-mmlu"), cs.load_task("mini-gsm8k")]
+    coders = load_coders(choose_handles(lm, None), lm)
+    begun = told = time.monotonic()
+    rounds, after_tenth = 0, None
+    while time.monotonic() - begun < 60 * options.minutes:
+        for task in tasks:
+            collect(lm, task, task.fit[: options.samples], coders, FitSettings())
+        rounds += 1
+        gc.collect()
+        memory, files = held()
+        if after_tenth is None and time.monotonic() - begun > 6 * options.minutes:
+            after_tenth = memory, files
+        if time.monotonic() - told > 60:
+            told = time.monotonic()
+            print(f"{rounds:5} rounds: {memory:7.1f} MB, {files} files", flush=True)
+    first_memory, first_files = after_tenth or held()
+    memory, files = held()
+    print(f"{rounds} rounds of {len(tasks)} x {options.samples} samples")
+    print(f"memory: x {memory / first_memory:.4f}; open files: {files - first_files:+d}")
+
+
+if __name__ == "__main__":
+    main()
