@@ -416,10 +416,8 @@ def test_the_report_renders_alone(visit, run, viewport):
 
 
 def test_a_space_shows_the_run_by_itself(visit, run, tmp_path):
-    from corrsteer import load_run
-    from corrsteer.demo.space import write_space
-
-    folder = write_space(load_run(run), tmp_path / "space")
+    folder = tmp_path / "space"
+    corrsteer("export", run, "--to", "space", "--out", folder)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
