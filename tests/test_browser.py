@@ -413,6 +413,12 @@ def test_the_report_renders_alone(visit, run, viewport):
     page = visit((run / "report.html").as_uri(), viewport=viewport)
     assert page.locator("svg:visible").count() > 0
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    tables = page.locator(".scroll").evaluate_all(
+        "all => all.map(e => e.scrollWidth - e.clientWidth)"
+    )
+    assert len(tables) > 2
+    if viewport == DESKTOP:
+        assert max(tables) == 0, "a table has to be scrolled"
 
 
 def test_a_space_shows_the_run_by_itself(visit, run, tmp_path):
