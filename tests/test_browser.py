@@ -438,13 +438,12 @@ def test_a_space_shows_the_run_by_itself(visit, run, tmp_path):
     )
     try:
         address = f"http://127.0.0.1:{port}/"
-        for _ in range(120):
-            time.sleep(0.5)
+        while process.poll() is None:
             try:
                 if status(address) == 200:
                     break
             except urllib.error.URLError:
-                continue
+                time.sleep(0.5)
         page = visit(address)
         assert len(settled(page)) == 2
         page.context.close()  # before the server goes away
