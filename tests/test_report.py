@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from corrsteer import report
-from corrsteer.activation_log import LogWriter
+from corrsteer.activation_log import Entries, LogWriter
 from corrsteer.artifacts import Provenance, Run, load_run
 from corrsteer.bench import Comparison, Responses, compare
 from corrsteer.config import FitSettings
@@ -445,7 +445,7 @@ def logged(run):
     for layer, z in enumerate(pooled.values()):
         z[:, layer] += torch.from_numpy(outcomes) * layer
     writer = LogWriter(dict.fromkeys(pooled, 48))
-    writer.add([f"f{i}" for i in range(90)], outcomes.tolist(), pooled)
+    writer.add(Entries.of([f"f{i}" for i in range(90)], outcomes.tolist(), pooled))
     return dataclasses.replace(run, log=writer.close())
 
 
