@@ -413,13 +413,17 @@ def test_the_report_renders_alone(visit, run, viewport):
     page = visit((run / "report.html").as_uri(), viewport=viewport)
     assert page.locator("svg:visible").count() > 0
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    tables = page.locator(".scroll").evaluate_all(
+        "all => all.map(e => e.scrollWidth - e.clientWidth)"
+    )
+    assert len(tables) > 2
+    if viewport == DESKTOP:
+        assert max(tables) == 0, "a table has to be scrolled"
 
 
 def test_a_space_shows_the_run_by_itself(visit, run, tmp_path):
-    from corrsteer import load_run
-    from corrsteer.demo.space import write_space
-
-    folder = write_space(load_run(run), tmp_path / "space")
+    folder = tmp_path / "space"
+    corrsteer("export", run, "--to", "space", "--out", folder)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -434,13 +438,12 @@ def test_a_space_shows_the_run_by_itself(visit, run, tmp_path):
     )
     try:
         address = f"http://127.0.0.1:{port}/"
-        for _ in range(120):
-            time.sleep(0.5)
+        while process.poll() is None:
             try:
                 if status(address) == 200:
                     break
             except urllib.error.URLError:
-                continue
+                time.sleep(0.5)
         page = visit(address)
         assert len(settled(page)) == 2
         page.context.close()  # before the server goes away

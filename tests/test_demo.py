@@ -2,14 +2,22 @@
 
 import copy
 import dataclasses
+import errno
 import json
+import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 import threading
+import time
+import urllib.error
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 import yaml
 
 from corrsteer import load_run, load_task, steer
@@ -484,6 +492,7 @@ def test_a_space_is_a_whole_folder(on_mini, tmp_path):
     compile(app, "app.py", "exec")
     head = yaml.safe_load(readme.split("---")[1])
     assert head["title"] == "CorrSteer: a task b"
+    assert head["python_version"] == "3.12"
     assert (head["sdk"], head["app_file"]) == ("gradio", "app.py")
     assert (folder / "corrsteer" / "mini" / "model" / "config.json").exists()
     assert not (folder / "corrsteer" / "mini" / "saes").exists()
@@ -519,4 +528,77 @@ def test_a_space_that_cannot_work_is_refused(exhibit, on_mini, tmp_path):
         write_space(on_mini, tmp_path)
     with pytest.raises(ArtifactError, match="was not evaluated"):
         write_space(dataclasses.replace(on_mini, evaluation=None), tmp_path / "space")
-    assert not (tmp_path / "space").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_space_is_written_whole_or_not_at_all(on_mini, tmp_path, monkeypatch):
+    def full_disk(*paths, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", full_disk)
+    with pytest.raises(ArtifactError, match="free some space"):
+        write_space(on_mini, tmp_path / "space")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_exports_a_space(on_mini, tmp_path, capsys):
+    run, out = tmp_path / "run", tmp_path / "my space"
+    on_mini.save(run)
+    main(["export", str(run), "--to", "space", "--out", str(out)])
+    text = capsys.readouterr().out
+    assert text.startswith(f"{out} (strength {on_mini.steering.strength:g})\n")
+    assert f"hf upload YOU/NAME '{out}' --repo-type space" in text
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md",
+        "app.py",
+        "corrsteer",
+        "requirements.txt",
+        "run",
+    ]
+    for options, words in (
+        (["--to=space", "--strength=2"], "leave out --strength"),
+        (["--to=spaces"], "did you mean 'space'"),
+        (["--to=space", f"--out={out}"], "holds files already"),
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(["export", str(run), f"--out={tmp_path / 'new'}", *options])
+        assert left.value.code == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def answer(process, address):
+    """What a process serves there, once it does."""
+    while process.poll() is None:
+        try:
+            with urllib.request.urlopen(address) as response:
+                return response.read().decode()
+        except urllib.error.URLError:
+            time.sleep(0.5)
+    return pytest.fail(f"ended with {process.returncode}")
+
+
+def test_a_space_is_served_by_its_own_copy_alone(on_mini, tmp_path):
+    pytest.importorskip("gradio")
+    vectors = {hook: torch.ones(128) for hook in on_mini.steering.vectors}  # the width of `mini`
+    steering = dataclasses.replace(on_mini.steering, vectors=vectors, model="mini", metadata={})
+    run = dataclasses.replace(on_mini, steering=steering)
+    folder = write_space(run, tmp_path / "space")
+    with listen("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "GRADIO_SERVER_PORT": str(port),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=folder, env=environment, stdout=subprocess.DEVNULL
+    )
+    try:
+        assert "CorrSteer demo" in answer(process, f"http://127.0.0.1:{port}/")
+        assert "Layers that steer" in answer(process, f"http://127.0.0.1:{port}/config")
+    finally:
+        process.terminate()
+        process.wait(timeout=30)

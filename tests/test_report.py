@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from corrsteer import report
+from corrsteer.activation_log import Entries, LogWriter
 from corrsteer.artifacts import Provenance, Run, load_run
 from corrsteer.bench import Comparison, Responses, compare
 from corrsteer.config import FitSettings
@@ -21,6 +22,7 @@ from corrsteer.evaluation import Evaluation, predictions
 from corrsteer.fitting import trial_document
 from corrsteer.hook_points import HookPoint
 from corrsteer.metrics import Accuracy, Delta
+from corrsteer.report import findings
 from corrsteer.report.command import beyond_options, reproduce
 from corrsteer.report.findings import Findings, Setting
 from corrsteer.report.page import environment
@@ -34,6 +36,7 @@ from corrsteer.report.text import (
     visible,
     web_url,
 )
+from corrsteer.sample_efficiency import sample_efficiency
 from corrsteer.samples import Sample
 from corrsteer.scoring import Score
 from corrsteer.search import Trial
@@ -235,7 +238,8 @@ class Page(HTMLParser):
 
 
 SECTIONS = [
-    "accuracy", "side-effects", "strength", "guards", "features", "layers", "examples", "made",
+    "accuracy", "side-effects", "strength", "guards", "features", "layers", "samples", "examples",
+    "made",
 ]  # fmt: skip
 
 
@@ -247,7 +251,7 @@ def test_every_section_is_there(run, html):
     assert run.evaluation["verdict"].partition(": ")[2] in html
     assert html.count("<svg") == 8
     arms = page.text("accuracy")
-    for part in ("baseline", "S × 1", "recommended: G × 0.5", "10 random controls"):  # noqa: RUF001
+    for part in ("baseline", "S × 1", "G × 0.5 recommended", "10 random controls"):  # noqa: RUF001
         assert part in arms
     assert interval(run.evaluation["delta"]["ci"], points) in arms
     assert "no features, so the same as the baseline" in arms
@@ -384,6 +388,7 @@ def test_a_run_without_evaluation_says_so():
 def test_a_steering_alone_says_what_it_does_not_know(run, tmp_path):
     run.steering.save(tmp_path)
     page = Page(html := report.render(bare := load_run(tmp_path)))
+    assert "The run has no log of activations" in page.text("samples")
     assert "this is a steering alone" in html
     assert "No strength was tried" in page.text("strength")
     assert str(run.features[0].latent) in page.text("features")
@@ -429,6 +434,55 @@ SETTINGS = [
     FitSettings(method="mi", sign="both", min_frequency=0.1, log=False, permutations=0),
     FitSettings(controls=0, val_limit=7, test_limit=9, seed=7, batch_size=3),
 ]
+
+
+@pytest.fixture
+def logged(run):
+    """The run with a log, of which a latent goes with the outcome from early on."""
+    rng = np.random.default_rng(0)
+    outcomes = (rng.random(90) < 0.5).astype(float)
+    pooled = {name: torch.from_numpy(rng.normal(size=(90, 48))).relu() for name in run.statistics}
+    for layer, z in enumerate(pooled.values()):
+        z[:, layer] += torch.from_numpy(outcomes) * layer
+    writer = LogWriter(dict.fromkeys(pooled, 48))
+    writer.add(Entries.of([f"f{i}" for i in range(90)], outcomes.tolist(), pooled))
+    return dataclasses.replace(run, log=writer.close())
+
+
+def test_what_fewer_samples_would_have_chosen_is_shown(logged, tmp_path):
+    page = Page(html := report.render(logged))
+    assert page.open == []
+    assert html.count("<svg") == 10
+    found = sample_efficiency(logged)
+    text = page.text("samples")
+    assert [each.samples for each in found] == [25, 50, 90]
+    for each in found:
+        strongest = max(abs(feature.correlation) for feature in each.features)
+        assert f"{each.samples}{strongest:.3f} [" in text
+        same = "yes" if each.same_best else "no"
+        assert f"]{each.threshold:.3f}{100 * each.agreement:.0f} %{same}" in text
+    assert "From 25 samples on, the best feature of all layers is the final one." in text
+    names = [path.name for path in report.write_figures(logged, tmp_path)]
+    assert names[-2:] == ["samples.svg", "samples.png"]
+
+
+def test_fewer_samples_count_from_where_the_best_feature_stays(logged):
+    found = Findings.of(logged)
+    unsettled = [dataclasses.replace(each, same_best=False) for each in found.snapshots]
+    for same, settled in (((1, 0, 1), 90), ((0, 1, 1), 50), ((1, 1, 1), 25)):
+        found.__dict__["snapshots"] = tuple(
+            dataclasses.replace(each, same_best=bool(yes))
+            for each, yes in zip(unsettled, same, strict=True)
+        )
+        assert found.settled == settled
+
+
+def test_a_log_that_takes_long_is_not_asked(logged, monkeypatch):
+    monkeypatch.setattr(findings, "MOST_LOGGED", logged.log.entries() - 1)
+    page = Page(report.render(logged))
+    assert "corrsteer study samples" in page.text("samples")
+    without = dataclasses.replace(logged, settings=FitSettings(permutations=0))
+    assert "no log" in Page(report.render(without)).text("samples")
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
@@ -494,6 +548,7 @@ def test_cut_leaves_out_the_middle():
 def test_numbers_as_a_report_writes_them():
     assert (percent(0.4), percent(None)) == ("40.0\u00a0%", "–")  # noqa: RUF001
     assert (points(0.26), points(-0.021), points(-1e-9)) == ("+26.0", "−2.1", "0.0")  # noqa: RUF001
+    assert p_value(1 / 1001) == "0.001"
     assert (p_value(0.04), p_value(1.0), p_value(None)) == ("0.040", "1.000", "–")  # noqa: RUF001
     assert p_value(2e-9) == "2.0 × 10<sup>−9</sup>"  # noqa: RUF001
     assert p_value(0.0) == "&lt; 10<sup>−300</sup>"  # noqa: RUF001

@@ -113,6 +113,18 @@ class ActivationLog:
         values = value.astype(np.float64)
         return sparse.coo_array((values, (latent, sample)), shape=shape).tocsr()
 
+    def entries(self) -> int:
+        """How many activations it holds; those that are 0 are not logged.
+
+        Raises:
+            ArtifactError: the log cannot be read.
+        """
+        path = self.folder / LOG_FILE
+        try:
+            return int(pq.read_metadata(path).num_rows)
+        except (OSError, pa.ArrowException) as error:
+            raise _corrupt(path, error) from error
+
     def save(self, folder: Path) -> None:
         """Put the log's files into a folder, by links where the disk is the same.
 

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all.
+"""Writing files and folders whole or not at all.
 
 Changes when what must survive a crash or a full disk changes.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from corrsteer.errors import ArtifactError
@@ -37,6 +39,25 @@ def write_whole(path: Path, content: bytes | str) -> None:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
         raise cannot_write(path, error) from error
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which is moved to `folder` at the end and is gone after an error.
+
+    Raises:
+        ArtifactError: `folder` holds files already, the disk is full, or the place cannot be
+            written to.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            whole = Path(temporary) / "whole"
+            whole.mkdir()
+            yield whole
+            whole.replace(folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def cannot_write(path: Path, error: OSError) -> ArtifactError:

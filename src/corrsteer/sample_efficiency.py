@@ -46,6 +46,11 @@ class Snapshot:
     largest: float | None
     threshold: float | None
 
+    @property
+    def strongest(self) -> Feature | None:
+        """The feature of highest |r| among `features`; None where there is none."""
+        return max(self.features, key=lambda feature: abs(feature.correlation), default=None)
+
 
 def sample_efficiency(run: Run) -> tuple[Snapshot, ...]:
     """Snapshots at 25, 50, 100, ... and all of a run's samples, chosen by the run's own settings.

@@ -153,6 +153,7 @@ Examples:
   corrsteer export runs/mine --to gguf --out mine.gguf
   corrsteer export runs/mine --to lm-eval --out mine.pt --strength 0.5
   corrsteer export runs/mine --to torch --out shared/mine
+  corrsteer export runs/mine --to space --out space
 """
 TRANSFER_EPILOG = """\b
 Examples:
@@ -307,13 +308,13 @@ def plan(**options: Any) -> None:
 
 @cli.command("export", epilog=EXPORT_EPILOG)
 @click.argument("run")
-@click.option("--to", required=True, help="lm-eval, gguf, vllm or torch.")
+@click.option("--to", required=True, help="lm-eval, gguf, vllm, torch or space.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new file or folder.")
 @click.option("--strength", type=float, help="[default: the run's own]")
 @click.option("--drop-block-0", is_flag=True, help="gguf: leave out what it cannot steer.")
 @JSON_OPTION
 def export_(**options: Any) -> None:
-    """Write a run's steering in the format of another program."""
+    """Write a run's steering in the format of another program, or the run as a Gradio Space."""
     from corrsteer.cli.export import run_export
 
     run_export(options)

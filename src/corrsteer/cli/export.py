@@ -6,12 +6,14 @@ Changes when an option of theirs means something else.
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from corrsteer.artifacts import Run, load_run, to_json
 from corrsteer.cli.terminal import print_verification
+from corrsteer.demo.space import write_space
 from corrsteer.errors import SettingsError
 from corrsteer.export import export, find_consumer
 from corrsteer.export.verify import verify
@@ -20,30 +22,59 @@ from corrsteer.samples import Sample
 
 Options = Mapping[str, Any]
 
+SPACE = "space"
+"""What `--to` takes for a run as a Space: no program that steers, but a page that shows it."""
+
 PROMPTS = 4
 """Of the run's test split, tried where none are given."""
 
 
 def run_export(options: Options) -> None:
     """`corrsteer export`."""
-    find_consumer(options["to"])
-    steering = load_run(options["run"]).described()
-    if options["strength"] is not None:
-        steering = steering.at(options["strength"])
-    exported = export(steering, options["to"], options["out"], options["drop_block_0"])
+    if options["to"] == SPACE:
+        strength, notes = _export_space(options)
+    else:
+        strength, notes = _export_steering(options)
     document = {
         "schema": "corrsteer.export/1",
         "run": options["run"],
         "to": options["to"],
         "out": str(options["out"]),
-        "strength": steering.strength,
-        "notes": exported.notes,
+        "strength": strength,
+        "notes": notes,
     }
     if options["as_json"]:
         sys.stdout.write(to_json(document))
     else:
-        lines = (f"{options['out']} (strength {steering.strength:g})", *exported.notes)
+        lines = (f"{options['out']} (strength {strength:g})", *notes)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _export_steering(options: Options) -> tuple[float, tuple[str, ...]]:
+    """Write the steering for a consumer; gives its strength, and what is not as in the run."""
+    find_consumer(options["to"], others=(SPACE,))
+    steering = load_run(options["run"]).described()
+    if options["strength"] is not None:
+        steering = steering.at(options["strength"])
+    exported = export(steering, options["to"], options["out"], options["drop_block_0"])
+    return steering.strength, exported.notes
+
+
+def _export_space(options: Options) -> tuple[float, tuple[str, ...]]:
+    """Write the run as a Space; gives its strength, and what to do with it."""
+    if options["strength"] is not None or options["drop_block_0"]:
+        raise SettingsError(
+            "--to space shows the whole run, and its page has layers and strength to change; "
+            "leave out --strength and --drop-block-0"
+        )
+    run = load_run(options["run"])
+    folder = write_space(run, options["out"])
+    place = shlex.quote(str(folder))
+    notes = (
+        f"see it here: cd {place} && python app.py",
+        f"publish it: hf upload YOU/NAME {place} --repo-type space",
+    )
+    return run.steering.strength, notes
 
 
 def run_verify(options: Options) -> None:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from corrsteer.artifacts import load_run, to_json
 from corrsteer.cli.run import _default_model, _emit, _load_model, _load_task, _quietly, _seeded
-from corrsteer.cli.terminal import TerminalProgress
+from corrsteer.cli.terminal import TerminalProgress, print_table
 from corrsteer.config import FitSettings
 from corrsteer.errors import ArtifactError
 from corrsteer.files import write_whole
@@ -87,7 +87,7 @@ def _print_null(document: Options, path: Path) -> None:
     ):
         share = document[name]
         table.add_row(label, f"{share['count']} of {share['runs']}", _percent(share))
-    console.print(table)
+    print_table(console, table)
     console.print(f"{document['settings_tried']} sets and strengths were tried on the model.\n")
     table = _table("intervals of r, by frequency", "true r", "n", "Fisher %", "BCa %")
     for row in document["coverage"]:
@@ -99,7 +99,7 @@ def _print_null(document: Options, path: Path) -> None:
             _percent(row["fisher"]),
             _percent(row["bootstrap"]),
         )
-    console.print(table)
+    print_table(console, table)
     console.print(Text(f"Written to {path}"), soft_wrap=True)
 
 
@@ -132,7 +132,7 @@ def _print_samples(document: Options) -> None:
             f"{100 * row['agreement']:.0f} %",
             "yes" if row["same_best"] else "no",
         )
-    console.print(table)
+    print_table(console, table)
 
 
 def _table(first: str, *others: str) -> Table:

@@ -10,13 +10,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -24,19 +26,43 @@ from rich.text import Text
 
 from corrsteer.progress import Advance
 
+NARROW = 60
+"""Columns below which a progress line goes without its bar."""
+
+
+class RateColumn(ProgressColumn):
+    """Samples a second; nothing before it is known."""
+
+    def render(self, task: Task) -> Text:
+        """The rate of a stage."""
+        return Text(
+            "" if task.speed is None else f"{task.speed:.3g}/s", style="progress.data.speed"
+        )
+
+
+class TimeLeftColumn(TimeRemainingColumn):
+    """Time left, said to be that; the time gone where no total is known."""
+
+    def render(self, task: Task) -> Text:
+        """The time of a stage."""
+        if task.total is None:
+            return Text(f"{task.elapsed or 0:.0f} s", style="progress.elapsed")
+        return super().render(task) + Text(" left", style="progress.remaining")
+
 
 class TerminalProgress:
     """One line a stage on stderr, with rate and time left; nothing when stderr is no terminal."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
+        bar = [] if console.width < NARROW else [BarColumn(bar_width=24)]
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            *bar,
             MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            RateColumn(),
+            TimeLeftColumn(compact=True),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -66,11 +92,11 @@ def print_run(document: Mapping[str, Any]) -> None:
     counts = f"{task['n_fit']} fit, {task['n_select']} select, {task['n_test']} test samples"
     console.print(_heading(document, counts))
     if document["baseline"] is not None:
-        console.print(_arms(document))
+        print_table(console, _arms(document))
         _print_controls(console, document)
         _print_guards(console, document["guards"])
     if document["features"]:
-        console.print(_features(document["features"]))
+        print_table(console, _features(document["features"]))
         print_inference(console, document["inference"])
     console.print(Text(document["verdict"], style="bold"))
     if document["run"] is not None:
@@ -85,7 +111,7 @@ def print_evaluation(document: Mapping[str, Any]) -> None:
     table.add_row("baseline", _accuracy(document["baseline"]), "", "", "")
     for arm in document.get("strengths", ()):
         _add_arm(table, f"steered x {arm['strength']:g}", arm)
-    console.print(table)
+    print_table(console, table)
     if document["forced"]:
         console.print(Text(f"Forced: {document['forced']}."))
 
@@ -98,7 +124,7 @@ def print_tuning(document: Mapping[str, Any]) -> None:
     table = _arm_table()
     table.add_row("baseline", _accuracy(document["baseline"]), "", "", "")
     _add_arm(table, f"fine-tuned ({training['method']})", {**document, "features": True})
-    console.print(table)
+    print_table(console, table)
     _print_guards(console, document["guards"])
     first, last = training["losses"][0], training["losses"][-1]
     console.print(
@@ -133,7 +159,7 @@ def print_verification(document: Mapping[str, Any]) -> None:
             f"{finding['effect']:.2g}",
             "passed" if finding["passed"] else "FAILED",
         )
-    console.print(table)
+    print_table(console, table)
     for finding in document["findings"]:
         if finding["scope_effect"]:
             console.print(
@@ -147,6 +173,19 @@ def print_verification(document: Mapping[str, Any]) -> None:
     console.print(
         Text(f"{document['consumer']} {verdict}; tolerance {document['tolerance']:g}.", "bold")
     )
+
+
+def print_table(console: Console, table: Table) -> None:
+    """A table; where it is wider than the screen, a paragraph a row, so that nothing is cut."""
+    unlimited = console.options.update(max_width=10_000)
+    if Measurement.get(console, unlimited, table).maximum <= console.width:
+        console.print(table)
+        return
+    headers = [str(column.header) for column in table.columns]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        named = zip(headers, map(str, row), strict=True)
+        cells = (f"{header} {cell}".strip() for header, cell in named if cell)
+        console.print(Text("; ".join(cells)))
 
 
 def print_names(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

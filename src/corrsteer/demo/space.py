@@ -19,7 +19,7 @@ import corrsteer
 from corrsteer.artifacts import Run
 from corrsteer.demo.exhibits import Exhibit
 from corrsteer.errors import ArtifactError
-from corrsteer.files import write_whole
+from corrsteer.files import whole_folder, write_whole
 from corrsteer.mini import MODEL_DIR
 from corrsteer.models import KNOWN_MODELS
 
@@ -29,14 +29,18 @@ RUN_FOLDER = "run"
 GRADIO = "6.31.0"
 """Version of gradio that the page was tried with."""
 
+PYTHON = "3.12"
+"""Version of Python that a Space runs; its own default is older than the package allows."""
+
 BUILT_IN = "mini"
 
 
 def write_space(run: Run, folder: str | Path) -> Path:
     """Write a Space that shows a run: `app.py`, `README.md`, `requirements.txt`, run and package.
 
-    Of the predictions only the examples that the page offers are copied, and none of the statistics
-    and activations: they are not needed, and test data need not be published.
+    It is written whole or not at all. Of the predictions only the examples that the page offers are
+    copied, and none of the statistics and activations: they are not needed, and test data need not
+    be published.
 
     Args:
         run: an evaluated run that steers by some features.
@@ -59,10 +63,11 @@ def write_space(run: Run, folder: str | Path) -> Path:
     slim = dataclasses.replace(
         run, statistics={}, log=None, predictions=shown, evaluation=evaluation
     )
-    slim.save(target / RUN_FOLDER)
-    for name, text in _texts(exhibit).items():
-        write_whole(target / name, text)
-    _copy_package(target / "corrsteer", exhibit.model == BUILT_IN)
+    with whole_folder(target) as whole:
+        slim.save(whole / RUN_FOLDER)
+        for name, text in _texts(exhibit).items():
+            write_whole(whole / name, text)
+        _copy_package(whole / "corrsteer", exhibit.model == BUILT_IN)
     return target
 
 
@@ -90,6 +95,7 @@ def _texts(exhibit: Exhibit) -> dict[str, str]:
         "hub_model": None if exhibit.model == BUILT_IN else known.id if known else exhibit.model,
         "verdict": _line(exhibit.findings.verdict),
         "gradio": GRADIO,
+        "python": PYTHON,
         "run_folder": RUN_FOLDER,
     }
     return {

@@ -6,9 +6,8 @@ in `CONSUMERS`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from corrsteer.errors import ArtifactError, ConsumerError, unknown
 from corrsteer.export.base import Consumer, Exported
@@ -16,7 +15,7 @@ from corrsteer.export.harness import LmEval
 from corrsteer.export.llama_cpp import LlamaCpp
 from corrsteer.export.plain import PlainTorch
 from corrsteer.export.vllm import Vllm
-from corrsteer.files import cannot_write, write_whole
+from corrsteer.files import whole_folder, write_whole
 from corrsteer.steering import Steering
 
 __all__ = ["CONSUMERS", "Consumer", "Exported", "export", "find_consumer", "render", "write"]
@@ -30,15 +29,20 @@ ALIASES = {"llama.cpp": "gguf", "repeng": "gguf", "easysteer": "gguf"}
 """Programs by the name of the format they read."""
 
 
-def find_consumer(name: str) -> Consumer:
+def find_consumer(name: str, others: Collection[str] = ()) -> Consumer:
     """The consumer of that name.
+
+    Args:
+        name: of the consumer, or of its format.
+        others: what could have been given as well, for the error to name.
 
     Raises:
         UnknownNameError: there is none.
     """
     name = ALIASES.get(name, name)
     if name not in CONSUMERS:
-        raise unknown("consumer", name, list(CONSUMERS), f"choose {', '.join(CONSUMERS)}")
+        known = [*CONSUMERS, *others]
+        raise unknown("consumer", name, known, f"choose {', '.join(known)}")
     return CONSUMERS[name]
 
 
@@ -104,12 +108,6 @@ def write(exported: Exported, path: Path) -> None:
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write files into a folder that is new or empty; all of them, or no folder."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            whole = Path(temporary) / "whole"
-            for name, content in files.items():
-                write_whole(whole / name, content)
-            whole.replace(folder)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
+    with whole_folder(folder) as whole:
+        for name, content in files.items():
+            write_whole(whole / name, content)

@@ -1,7 +1,7 @@
 """What a run found, read out of its JSON and checked, in the terms that a report speaks.
 
 Changes when a report tells of something else. Nothing is computed here that a run does not hold;
-counts of flows are those of its predictions.
+counts of flows are those of its predictions, what fewer samples would have chosen is by its log.
 """
 
 from __future__ import annotations
@@ -20,9 +20,14 @@ from corrsteer.errors import ArtifactError
 from corrsteer.hook_points import HookPoint, Site
 from corrsteer.inference import Inference
 from corrsteer.metrics import Accuracy, Delta, SideEffects
+from corrsteer.sample_efficiency import Snapshot, sample_efficiency
 from corrsteer.selection import Feature
 
 T = TypeVar("T")
+
+MOST_LOGGED = 1_000_000
+"""Logged activations up to which a report says what fewer samples would have chosen; asking so many
+takes some seconds."""
 
 
 @dataclass(frozen=True)
@@ -327,6 +332,27 @@ class Findings:
     def best_per_layer(self) -> list[Feature]:
         """The feature of highest r of every hook point that has one of positive r."""
         return [layer.features[0] for layer in self.layers if layer.features]
+
+    @property
+    def asks_fewer_samples(self) -> Literal["yes", "no log", "too large"]:
+        """Whether it is asked what fewer samples would have chosen, or why not."""
+        log = self.run.log
+        if log is None or not self.run.settings.permutations:
+            return "no log"
+        return "yes" if log.entries() <= MOST_LOGGED else "too large"
+
+    @cached_property
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """What fewer samples would have chosen, all of them last; empty where it is not asked."""
+        return sample_efficiency(self.run) if self.asks_fewer_samples == "yes" else ()
+
+    @property
+    def settled(self) -> int:
+        """The number of samples from which on the best feature of all layers is the final one."""
+        last = len(self.snapshots) - 1
+        while last > 0 and self.snapshots[last - 1].same_best:
+            last -= 1
+        return self.snapshots[last].samples
 
 
 _EVALUATED = TypeAdapter(Evaluated).validate_python

@@ -170,7 +170,7 @@ def interval(bounds: tuple[float, float], show: Callable[[float], str] = number)
 
 def p_value(p: float | None) -> Markup:
     """A p-value with three decimals, or by powers of ten where it is small."""
-    if p is None or not math.isfinite(p) or p >= 0.001:
+    if p is None or not math.isfinite(p) or round(p, 4) >= 0.001:
         return Markup(number(p))
     if p <= 0:
         return Markup("&lt; 10<sup>−300</sup>")  # noqa: RUF001 - less than a float can hold

@@ -12,7 +12,7 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from corrsteer.report.figures import accuracy, layers, side_effects, strength
+from corrsteer.report.figures import accuracy, layers, samples, side_effects, strength
 from corrsteer.report.findings import Findings
 
 
@@ -48,4 +48,7 @@ def charts(findings: Findings) -> dict[str, Chart]:
     if findings.best_per_layer:
         draw = partial(layers.draw, findings)
         found.append(Chart("layers", layers.label(findings.best_per_layer), draw))
+    if findings.snapshots:
+        draw = partial(samples.draw, findings.snapshots)
+        found.append(Chart("samples", samples.label(findings.snapshots), draw))
     return {chart.name: chart for chart in found}
