@@ -10,7 +10,7 @@ BROWSER_VENV := .venv-browser
 BROWSER_SETUP := $(BROWSER_VENV)/.set-up
 
 .PHONY: demo test lint types unit docs test-browser setup clean verify-lm-eval verify-llama-cpp \
-	verify-vllm fuzz audit
+	verify-vllm fuzz audit kills kill-workers
 
 demo: $(SETUP)
 	$(BIN)/corrsteer train --model mini --task mini-harmbench
@@ -107,6 +107,13 @@ $(DOCS)/.set-up: pyproject.toml constraints.txt
 	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --requirement $(DOCS)/requirements.txt
 	touch $@
+
+# runs killed at 50 random moments, and workers killed in 10 runs; what is left is compared
+kills: $(SETUP)
+	$(BIN)/python scripts/kill_and_resume.py --kills 50
+
+kill-workers: $(SETUP)
+	$(BIN)/python scripts/kill_workers.py --runs 10
 
 # atheris is not for every platform, so it has a Python of its own; SECONDS a reader
 FUZZ_VENV := .venv-fuzz

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import os
 import time
 from pathlib import Path
 
@@ -20,9 +19,14 @@ from corrsteer.config import FitSettings
 
 
 def held() -> tuple[float, int]:
-    """Memory of this process in MB of 10^6 bytes, and its open files."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, len(list(Path("/proc/self/fd").iterdir()))
+    """Memory that is this process's own in MB of 10^6 bytes, swapped out or not, and open files.
+
+    Pages of files, such as the model's weights, come and go as the system likes.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    told = dict(line.split(":", 1) for line in lines)
+    kilobytes = sum(int(told[name].split()[0]) for name in ("RssAnon", "VmSwap"))
+    return kilobytes * 1024 / 1e6, len(list(Path("/proc/self/fd").iterdir()))
 
 
 def main() -> None:

@@ -60,10 +60,12 @@ def workers_of(settings: ClusterSettings, progress: Progress = SILENT) -> Iterat
         raise SettingsError(
             "--engine ray needs Ray; install it by: pip install 'corrsteer[ray]'"
         ) from error
-    cpus = max(settings.workers, os.cpu_count() or 1) if settings.address is None else None
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    how: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if settings.address is None:  # of our own, and reached from this machine alone
+        how |= {"num_cpus": max(settings.workers, os.cpu_count() or 1), "include_dashboard": False}
+        how |= {"_node_ip_address": "127.0.0.1"}
     try:
-        ray.init(settings.address, num_cpus=cpus, include_dashboard=False, **quiet)
+        ray.init(settings.address, **how)
     except ConnectionError as error:
         raise SettingsError(
             f"no Ray cluster at {settings.address}; start one by `ray start --head`, or leave "

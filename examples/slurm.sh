@@ -1,0 +1,18 @@
+#!/bin/bash
+# A run in eight parts on a cluster without Ray:
+#
+#   parts=$(sbatch --parsable examples/slurm.sh)
+#   sbatch --dependency=afterok:$parts --wrap "
+#       corrsteer merge runs/part-*/ --strategy A --out runs/all && corrsteer eval runs/all"
+#
+#SBATCH --array=1-8
+#SBATCH --gpus=1
+#SBATCH --time=04:00:00
+#SBATCH --requeue
+set -euo pipefail
+part=${SLURM_ARRAY_TASK_ID:-1}
+parts=${SLURM_ARRAY_TASK_COUNT:-8}
+
+# --resume starts anew where nothing was done yet, so a part that is queued again loses little
+corrsteer train --task "${TASK:-mini-mmlu}" ${MODEL:+--model "$MODEL"} ${SAMPLES:+--samples "$SAMPLES"} \
+    --shard "$part/$parts" --out "runs/part-$part" --resume
