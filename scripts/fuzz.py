@@ -147,7 +147,7 @@ def main() -> None:
         for number, content in enumerate(corpus(reader)):
             (seeds / str(number)).write_bytes(content)
         atheris.Setup(
-            [*sys.argv, "-timeout=10", "-max_len=65536", str(seeds)],
+            [*sys.argv, "-timeout=60", "-max_len=65536", str(seeds)],
             reads(reader, folder),
             custom_mutator=mutated,
         )
