@@ -41,8 +41,8 @@ def runs(hub, task_file, tmp_path_factory):
         command = [
             sys.executable, "-c", "from corrsteer.cli import main; main()", "train",
             f"--model={hub / 'model'}", f"--sae={hub / 'saes'}", f"--task={task_file}",
-            f"--scorer={SCORER}", "--max-new-tokens=3", "--strategy=A", "--controls=2", "--permutations=50",
-            "--json", "--out=run",
+            f"--scorer={SCORER}", "--max-new-tokens=3", "--strategy=A",
+            "--controls=2", "--permutations=50", "--json", "--out=run",
         ]  # fmt: skip
         environment = {**os.environ, "PYTHONHASHSEED": str(seed + 1)}
         subprocess.run(command, check=True, capture_output=True, env=environment, cwd=folder.parent)
