@@ -22,9 +22,11 @@ from typing import Any
 
 import numpy as np
 
+import corrsteer
 from corrsteer.artifacts import Run, load_run
 
 MEASURED = ("seconds", "peak_memory_mb")
+SOURCE = str(Path(corrsteer.__file__).parents[1])
 TRAIN = [sys.executable, "-c", "from corrsteer.cli import main; main()", "train"]
 VARIANTS: dict[str, tuple[int, dict[str, Any]]] = {
     "again": (1, {}),
@@ -45,7 +47,7 @@ def train(folder: Path, threads: int, options: dict[str, Any]) -> Run:
         check=True,
         capture_output=True,
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        env={**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": str(threads)},
     )
     return load_run(folder / "run")
 
@@ -97,8 +99,10 @@ def main() -> None:
     parser.add_argument("--task", default="mini-mmlu")
     parser.add_argument("--strategy", default="A")
     parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--val-limit", type=int, default=100)
     parser.add_argument("--test-limit", type=int, default=400)
     parser.add_argument("--controls", type=int, default=2)
+    parser.add_argument("--permutations", type=int, default=1000)
     parser.add_argument("--device", default="cpu")
     asked = {name.replace("_", "-"): value for name, value in vars(parser.parse_args()).items()}
     print("| run | files that differ | largest difference in r | other best | other replies |")
