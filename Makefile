@@ -121,7 +121,7 @@ AUDIT_VENV := .venv-audit
 SECONDS ?= 60
 
 fuzz: $(FUZZ_VENV)/.set-up
-	for reader in steering statistics run features evaluation log predictions jsonl; do \
+	for reader in steering statistics run features evaluation log outcomes predictions jsonl journal; do \
 		$(FUZZ_VENV)/bin/python scripts/fuzz.py $$reader -max_total_time=$(SECONDS) || exit 1; \
 	done
 

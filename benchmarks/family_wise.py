@@ -2,19 +2,27 @@
 
     python benchmarks/family_wise.py
     python benchmarks/family_wise.py --runs 1000 --samples 2000
+    python benchmarks/family_wise.py --log runs/mmlu --runs 4000 --permutations 1000
 
 Latents have frequencies and activations as spread as SAEs have them, and outcomes are drawn without
-regard to them. Prints Markdown: the share of runs in which any latent has an adjusted p-value of at
-most 0.05, which should be no more than 0.05, by the share of samples that are right.
+regard to them. With `--log` the latents are those that a run logged, of all layers, and the
+outcomes are the run's own, permuted. Prints Markdown: the share of null runs in which any latent
+has an adjusted p-value of at most 0.05, which should be no more than 0.05, by the share of samples
+that are right.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import sparse
 
+from corrsteer.artifacts import load_run
+from corrsteer.null_study import Share
 from corrsteer.resampling import Latents, max_t, unit
 from corrsteer.significance import bonferroni, correlation_p_value
 
@@ -28,6 +36,40 @@ def draw_latents(width: int, samples: int, rng: np.random.Generator) -> Latents:
     return Latents.of(sparse.csr_array(active * rng.lognormal(size=active.shape)))
 
 
+def logged(run: Path) -> tuple[list[Latents], NDArray[np.float64]]:
+    """The latents of all hook points of a run's log, and its outcomes."""
+    log = load_run(run).log
+    if log is None:
+        raise SystemExit(f"{run} has no log of activations; train it without --no-log")
+    return [Latents.of(log.activations(name)) for name in log.widths], log.outcomes
+
+
+def called(
+    hook_points: Sequence[Latents],
+    outcomes: Callable[[], NDArray[np.float64]],
+    runs: int,
+    permutations: int,
+) -> tuple[Share, Share]:
+    """Null runs with a significant latent, by Bonferroni's bound and by max-T permutation."""
+    bound, permuted = [], []
+    for seed in range(runs):
+        y = outcomes()
+        r = np.concatenate([each.correlations(unit(y)[:, None])[:, 0] for each in hook_points])
+        null = max_t(hook_points, y, permutations, seed)
+        bound.append(bool(bonferroni(correlation_p_value(r, len(y)), len(r)).min() <= ALPHA))
+        permuted.append(bool(null.p_adjusted(r).min() <= ALPHA))
+    return Share.of(bound), Share.of(permuted)
+
+
+def row(samples: int, right: float, shares: tuple[Share, Share]) -> str:
+    """A row of the table: shares with their exact binomial 95 % intervals."""
+    cells = []
+    for share in shares:
+        low, high = share.ci or (0.0, 1.0)
+        cells.append(f"{share.count} of {share.runs} [{low:.3f}, {high:.3f}]")
+    return f"| {samples} | {right:.0%} | {' | '.join(cells)} |"
+
+
 def main() -> None:
     """Print the table, a row as soon as it is measured."""
     parser = argparse.ArgumentParser(
@@ -35,23 +77,23 @@ def main() -> None:
     )
     parser.add_argument("--width", type=int, default=2000)
     parser.add_argument("--samples", type=int, default=400)
+    parser.add_argument("--log", type=Path, metavar="RUN")
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--permutations", type=int, default=199)
     arguments = parser.parse_args()
     n, rng = arguments.samples, np.random.default_rng(0)
-    latents = draw_latents(arguments.width, n, rng)
+    counts = arguments.runs, arguments.permutations
     print("| samples | right | Bonferroni | max-T permutation |")
     print("|---|---|---|---|")
+    if arguments.log is not None:
+        hook_points, y = logged(arguments.log)
+        shares = called(hook_points, lambda: rng.permutation(y), *counts)
+        print(row(len(y), y.mean(), shares))
+        return
+    hook_points = [draw_latents(arguments.width, n, rng)]
     for right in (0.5, 0.2, 0.05):
-        bound, permuted = 0, 0
-        for seed in range(arguments.runs):
-            y = (rng.random(n) < right).astype(np.float64)
-            r = latents.correlations(unit(y)[:, None])[:, 0]
-            null = max_t([latents], y, arguments.permutations, seed)
-            bound += bool(bonferroni(correlation_p_value(r, n), len(r)).min() <= ALPHA)
-            permuted += bool(null.p_adjusted(r).min() <= ALPHA)
-        shares = f"{bound / arguments.runs:.3f} | {permuted / arguments.runs:.3f}"
-        print(f"| {n} | {right:.0%} | {shares} |", flush=True)
+        draw = lambda right=right: (rng.random(n) < right).astype(np.float64)  # noqa: E731
+        print(row(n, right, called(hook_points, draw, *counts)), flush=True)
 
 
 if __name__ == "__main__":

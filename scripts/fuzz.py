@@ -1,42 +1,44 @@
 """Feed mutated bytes to a reader of foreign files: `python scripts/fuzz.py READER [libFuzzer's]`.
 
-Readers: steering, statistics, run, features, evaluation, log, predictions, jsonl. Each may refuse
-by an error of CorrSteer; any other error is a finding, and libFuzzer keeps the bytes. Needs
-atheris (`make fuzz`).
+Readers are those of `FILES`. They begin from the runs in tests/data, and what is JSON, or has a
+header of JSON, is mutated by its fields as often as by its bytes. Each may refuse by an error of
+CorrSteer; any other error is a finding, and libFuzzer keeps the bytes. Needs atheris (`make fuzz`).
 """
 
 from __future__ import annotations
 
+import json
+import random
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import atheris
 
 with atheris.instrument_imports(include=["corrsteer"]):
-    import torch
-
-    from corrsteer.activation_log import LOG_FILE, Entries, LogWriter
+    from corrsteer.activation_log import LOG_FILE, OUTCOMES_FILE
     from corrsteer.artifacts import (
         EVALUATION_FILE,
         FEATURES_FILE,
         PREDICTIONS_FILE,
         RUN_FILE,
         STATISTICS_FILE,
-        Provenance,
-        Run,
         load_run,
     )
     from corrsteer.config import FitSettings
-    from corrsteer.correlation import StreamingCorrelation
     from corrsteer.errors import CorrSteerError
     from corrsteer.hook_points import HookPoint
+    from corrsteer.inference import family_wise
+    from corrsteer.journal import Journal
     from corrsteer.report import render
-    from corrsteer.steering import FILE_NAME, Steering
+    from corrsteer.selection import rank
+    from corrsteer.steering import FILE_NAME
     from corrsteer.tasks import load_task
 
-HOOK = HookPoint(0, "resid_post")
+RUNS = Path(__file__).parents[1] / "tests" / "data"
 FILES = {
     "steering": FILE_NAME,
     "statistics": STATISTICS_FILE,
@@ -44,35 +46,28 @@ FILES = {
     "features": FEATURES_FILE,
     "evaluation": EVALUATION_FILE,
     "log": LOG_FILE,
+    "outcomes": OUTCOMES_FILE,
     "predictions": PREDICTIONS_FILE,
     "jsonl": "task.jsonl",
+    "journal": "null.json.partial",
 }
+LINES = {
+    "jsonl": b'{"id": 1, "prompt": "a", "target": ["b"], "choices": ["b", "c"], "split": "fit"}\n'
+    b'{"messages": [{"role": "user", "content": "a"}], "target": "b", "split": "test"}\n',
+    "journal": b'{"task": "t"}\n{"part": "coverage", "intervals": []}\n',
+}
+ODD: tuple[Any, ...] = (
+    None, True, 0, -1, 0.5, 1e308, float("nan"), float("inf"), 2**63, 10**400, "", "a", "\0",
+    "\ud800", "../x", "blocks.0.hook_resid_post", [], [0], {}, {"a": 1}, [[[[]]]],
+)  # fmt: skip
+"""What a field may be in place of what it should be."""
 
 
-def make_run(folder: Path) -> Path:
-    """A small run of one hook point, written as any other."""
-    z, y = torch.tensor([[0.0, 2.0], [1.0, 0.0], [3.0, 1.0]]), torch.tensor([0.0, 1.0, 1.0])
-    writer = LogWriter({HOOK.name: 2})
-    writer.add(Entries.of(["a", "b", "c"], y.tolist(), {HOOK.name: z}))
-    provenance = Provenance("mini", None, "raw", {HOOK.name: "raw"}, 0, "t", "exact", 3, (), {})
-    run = Run(
-        provenance,
-        FitSettings(strategy="S"),
-        {HOOK.name: StreamingCorrelation(2).update(z, y)},
-        (),
-        {HOOK.name: ()},
-        Steering({HOOK: torch.ones(4)}, (), "mini"),
-        log=writer.close(),
-    )
-    return run.save(folder / "run")
-
-
-def seed_of(reader: str, folder: Path) -> bytes:
-    """Well-formed bytes to begin from, as far as a small run has them."""
-    if reader == "jsonl":
-        return b'{"id": 1, "prompt": "a", "target": ["b"], "split": "fit"}\n'
-    path = folder / FILES[reader]
-    return path.read_bytes() if path.exists() else b'{"schema": "corrsteer.run/1"}'
+def corpus(reader: str) -> list[bytes]:
+    """Well-formed bytes to begin from."""
+    if reader in LINES:
+        return [LINES[reader]]
+    return [path.read_bytes() for path in sorted(RUNS.glob(f"*/{FILES[reader]}"))]
 
 
 def reads(reader: str, folder: Path) -> Callable[[bytes], None]:
@@ -84,15 +79,59 @@ def reads(reader: str, folder: Path) -> Callable[[bytes], None]:
         try:
             if reader == "jsonl":
                 load_task(path, scorer="regex:a")
-                return
-            run = load_run(folder)
-            if run.log is not None:
-                run.log.activations(HOOK.name)
-            render(run)
+            elif reader == "journal":
+                Journal(path, {"task": "t"})
+            else:
+                read_run(folder, reader)
         except CorrSteerError:
             pass
 
     return read
+
+
+def read_run(folder: Path, reader: str) -> None:
+    """Read a run, and do with what the reader reads what commands do with it."""
+    run = load_run(folder)
+    if reader == "statistics":
+        rank({HookPoint.parse(name): each for name, each in run.statistics.items()})
+    elif reader in ("log", "outcomes") and run.log is not None:
+        family_wise(run.log, FitSettings(permutations=8))
+    else:
+        render(run)
+
+
+def mutated(content: bytes, size: int, seed: int) -> bytes:
+    """Bytes as libFuzzer mutates them, or with one field of their JSON replaced or left out."""
+    draw = random.Random(seed)
+    length = int.from_bytes(content[:8], "little") if len(content) > 8 else 0
+    safetensors = 0 < length <= len(content) - 8
+    text = content[8 : 8 + length] if safetensors else content
+    if draw.random() < 0.5:
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError):
+            document = None
+        if document:
+            replace_field(document, draw)
+            text = json.dumps(document).encode()
+            if safetensors:
+                text = len(text).to_bytes(8, "little") + text + content[8 + length :]
+            return text[:size]
+    return bytes(atheris.Mutate(content, size))
+
+
+def replace_field(document: Any, draw: random.Random) -> None:
+    """Make one field of a document another, or none."""
+    while isinstance(document, dict | list) and document:
+        keys = list(document) if isinstance(document, dict) else range(len(document))
+        key = draw.choice(list(keys))
+        if not document[key] or not isinstance(document[key], dict | list) or draw.random() < 0.2:
+            if draw.random() < 0.2:
+                del document[key]
+            else:
+                document[key] = draw.choice(ODD)
+            return
+        document = document[key]
 
 
 def main() -> None:
@@ -101,11 +140,17 @@ def main() -> None:
     if reader not in FILES:
         raise SystemExit(f"which reader? choose {', '.join(FILES)}")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = make_run(Path(temporary))
+        folder = Path(temporary) / "run"
+        shutil.copytree(RUNS / "run-1", folder)
         seeds = Path(temporary) / "seeds"
         seeds.mkdir()
-        (seeds / "whole").write_bytes(seed_of(reader, folder))
-        atheris.Setup([*sys.argv, "-timeout=10", str(seeds)], reads(reader, folder))
+        for number, content in enumerate(corpus(reader)):
+            (seeds / str(number)).write_bytes(content)
+        atheris.Setup(
+            [*sys.argv, "-timeout=60", "-max_len=65536", str(seeds)],
+            reads(reader, folder),
+            custom_mutator=mutated,
+        )
         atheris.Fuzz()
 
 

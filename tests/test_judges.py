@@ -1,5 +1,7 @@
 """The model judges, as tiny random networks under the real ids."""
 
+import pickle
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -195,6 +197,30 @@ def test_similarities_are_the_encoders_own(offline, home):
 
 
 # Both
+
+
+class Bomb:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("judge", [RefusalModel, Semantic])
+def test_a_pickled_judge_is_refused_and_not_run(home, tmp_path, judge):
+    if judge is Semantic:
+        pytest.importorskip("sentence_transformers")
+    author = judge.model.split("/")[0]
+    snapshot = next((home / "hub").glob(f"models--{author}--*/snapshots/*"))
+    copy = shutil.copytree(snapshot, tmp_path / "judge")
+    (copy / "model.safetensors").unlink()
+    (copy / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "owned")))
+    with pytest.raises(ScorerError, match="cannot be loaded"):
+        judge(model=str(copy)).prepare()
+    assert not (tmp_path / "owned").exists()
 
 
 def test_judges_are_scorers():

@@ -457,6 +457,16 @@ def field(*keys, value):
     return change
 
 
+def recommending(**changes):
+    """A change by which a trial is recommended that was not made."""
+
+    def change(document):
+        search = document["search"]
+        search["recommended"] = search["trials"][0] | changes
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     cases(
@@ -474,6 +484,8 @@ def field(*keys, value):
             "no strengths": ["run.json", field("settings", "strengths", value=[])],
             "search a number": ["run.json", field("search", value=5)],
             "search of other things": ["run.json", field("search", value={"recommended": 1})],
+            "search recommends what was not tried": ["run.json", recommending(strength=99.0)],
+            "search recommends nothing in it": ["run.json", recommending(features=[])],
             "search nested": ["run.json", field("search", value={"a": nested(900)})],
             "counts a text": ["run.json", field("counts", value="many")],
             "counts of texts": ["run.json", field("counts", value={"n_fit": "many"})],

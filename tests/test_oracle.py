@@ -28,14 +28,23 @@ pytestmark = pytest.mark.skipif(
     reason="needs the recorded cases, and their hub at CORRSTEER_ORACLE_HUB",
 )
 
-GEMMA = ("mmlu_global_eager", "harmbench_global_eager", "mmlu_foreach_eager")
-LLAMA = ("llama_mmlu_global", "llama_harmbench_global", "llama_harmbench_mean")
 NEAR = 1e-4
 """Largest difference in r, and the lead at which a feature counts as chosen for sure."""
-FAR = 1e-3
-CROSSINGS = 0.02
-"""Share of features that may lie between NEAR and FAR: an activation within rounding of its
-threshold is there in one computation and not in the other (Llama Scope was read in bfloat16)."""
+CROSSING = {"llama_harmbench_global": (3e-4, 5), "llama_harmbench_mean": (8e-4, 6)}
+"""Largest difference, and features of a layer beyond NEAR, where an activation within rounding of
+its threshold is there in one computation and not in the other. Llama Scope was read in bfloat16,
+so in 108 samples of 32 tokens a few are: measured 1.8e-4 in 5 of 512 features, 4.9e-4 in 6."""
+CASES_RUN = (
+    "mmlu_global_eager",
+    "mmlu_foreach_eager",
+    "harmbench_global_eager",
+    "bbq_global_disambig",
+    "llama_mmlu_global",
+    "llama_mmlu_raw",
+    "llama_mmlu_caa",
+    "llama_mmlu_scale20",
+    *CROSSING,
+)
 
 
 class Recorded:
@@ -82,29 +91,49 @@ def offline(monkeypatch):
     offline_hub.use(monkeypatch, HUB)
 
 
-@pytest.fixture(scope="module", params=[*GEMMA, *LLAMA])
+def recorded_model(flags, attention):
+    """The model as the case had it: one block earlier, and what it was given for attention."""
+    llama, raw = "model" in flags, flags.get("raw", False)
+    lm = cs.load_model("llama8" if llama else "gemma2b", sae="raw" if raw else None, hook_shift=-1)
+    if llama and not raw:
+        lm.saes = [reference_handle(handle, HUB) for handle in lm.saes]
+    if not llama:
+        lm.model.set_attn_implementation("eager")
+        for module in lm.model.modules():
+            if attention == "sdpa" and hasattr(module, "attn_logit_softcapping"):
+                module.attn_logit_softcapping = None  # as sdpa dropped it; today's refuses
+    return lm
+
+
+@pytest.fixture(scope="module", params=CASES_RUN)
 def fitted(request):
     """The recorded case with its arrays, and our run of the same."""
     name = request.param
     case = json.loads((CASES / f"{name}.json").read_text())
     arrays = np.load(CASES / f"{name}.npz")
+    flags = case["flags"]
     with pytest.MonkeyPatch.context() as patch:
         offline_hub.use(patch, HUB)
-        lm = cs.load_model("llama8" if name in LLAMA else "gemma2b", hook_shift=-1)
-        if name in LLAMA:
-            lm.saes = [reference_handle(handle, HUB) for handle in lm.saes]
-        else:
-            lm.model.set_attn_implementation("eager")
-        task = cs.load_task("mmlu" if "mmlu" in name else "harmbench", scorer="exact")
-        if "mmlu" not in name:
+        lm = recorded_model(flags, case["attn_implementation"])
+        variant = f"-{flags['filter_value']}" if "filter_value" in flags else ""
+        task = cs.load_task(flags["task"] + variant, scorer="exact")
+        if flags["task"] == "harmbench":
             task = replace(task, scorer=Recorded(case))
-        pool = case["flags"].get("pool", "max")
+        pool = flags.get("pool", "max")
         if pool == "mean":
             # theirs averages bfloat16 activations, and rounds the mean to bfloat16; ours does not
             whole = RunningPool.result
             patch.setattr(RunningPool, "result", lambda self: whole(self).bfloat16().float())
-        strategy = "P" if case["flags"]["layer"] == "foreach" else "A"
-        run = cs.fit(lm, task, strategy=strategy, pool=pool, samples=10_000)
+        run = cs.fit(
+            lm,
+            task,
+            strategy="P" if flags["layer"] == "foreach" else "A",
+            method="contrast" if flags.get("caa") else "corr",
+            strength=flags.get("scale", 1.0),
+            pool=pool,
+            samples=10_000,
+            permutations=0,
+        )
         yield case, arrays, run, lm, task
 
 
@@ -130,8 +159,9 @@ def test_correlations_agree(fitted):
         defined = np.isfinite(ours)
         difference = np.abs(ours - theirs)[defined]
         assert defined.sum() > 50
-        assert (difference > NEAR).mean() <= CROSSINGS
-        assert difference.max() < FAR
+        largest, crossings = CROSSING.get(case["case"], (NEAR, 0))
+        assert (difference > NEAR).sum() <= crossings
+        assert difference.max() < largest
         # a latent that never varies has no correlation; theirs says 0
         assert np.abs(theirs[~defined]).max(initial=0) < 1e-6
 
@@ -139,13 +169,18 @@ def test_correlations_agree(fitted):
 def test_the_same_features_are_chosen(fitted):
     case, arrays, run, _, _ = fitted
     for layer in map(int, case["accumulators"]):
-        best, second = np.sort(np.nan_to_num(arrays[f"L{layer}_corr"]))[-1:-3:-1]
-        ours = run.top_features[f"blocks.{layer - 1}.hook_resid_post"][0]
+        ours = run.top_features[f"blocks.{layer - 1}.hook_resid_post"]
         theirs = chosen(case)[layer]
-        if best - second > NEAR:
-            assert ours.latent == theirs["feature_index"]
-            assert ours.coefficient == pytest.approx(theirs["coefficient"], rel=1e-3)
-            assert ours.correlation == pytest.approx(best, abs=NEAR)
+        r = arrays[f"L{layer}_corr"]
+        if case["flags"].get("caa"):
+            listed = case["result"]["results"][str(layer)]["top_positive"][:5]
+            assert [f.latent for f in ours[:5]] == [row["feature_index"] for row in listed]
+        elif np.subtract(*np.sort(r)[-1:-3:-1]) <= NEAR:
+            continue
+        assert ours[0].latent == theirs["feature_index"]
+        coefficient = ours[0].coefficient * case["flags"].get("scale", 1.0)
+        assert coefficient == pytest.approx(theirs["coefficient"], rel=1e-3)
+        assert ours[0].correlation == pytest.approx(r[ours[0].latent], abs=NEAR)
 
 
 def test_the_same_layers_are_kept(fitted):
@@ -161,5 +196,4 @@ def test_predictions_agree(fitted):
     baseline = [row["baseline_text"].strip() for row in result.predictions]
     assert baseline == [row["predicted"] for row in case["baseline"]["results"]]
     assert len(ours) == len(theirs)
-    differing = sum(a != b for a, b in zip(ours, theirs, strict=True))
-    assert differing <= 0.01 * len(ours)
+    assert ours == theirs

@@ -83,6 +83,19 @@ def test_p_values_agree_with_a_permutation_test_over_all_orders():
         assert float(null.p_adjusted(r)) == pytest.approx(share, abs=noise)
 
 
+@pytest.mark.parametrize("permutations", [19, 99])
+def test_noise_without_ties_is_called_significant_exactly_as_often(permutations):
+    latents, rng = Latents.of(sparse.csr_array(activations(d=30, n=40))), np.random.default_rng(7)
+    y, runs, alpha = rng.random(40), 2000, 0.05  # graded, so that no two orders tie
+    called = 0
+    for seed in range(runs):
+        permuted = rng.permutation(y)
+        null = max_t([latents], permuted, permutations, seed)
+        r = latents.correlations(unit(permuted)[:, None])[:, 0]
+        called += bool(null.p_adjusted(r).min() <= alpha)
+    assert abs(called - alpha * runs) < 3.5 * math.sqrt(runs * alpha * (1 - alpha))
+
+
 def test_one_latent_alone_has_scipys_permutation_p_value():
     z, y = activations(seed=4), outcomes()
     z = z[np.argmax(np.abs(pearson(z, y)))][None]

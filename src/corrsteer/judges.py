@@ -158,7 +158,9 @@ def _classifier(model: str) -> tuple[Any, str]:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
         try:
-            network = AutoModelForSequenceClassification.from_pretrained(model)
+            network = AutoModelForSequenceClassification.from_pretrained(
+                model, use_safetensors=True
+            )
             tokenizer = AutoTokenizer.from_pretrained(model)
         except (OSError, ValueError) as error:
             raise _unavailable("refusal-model", model, error, "refusal") from error
@@ -184,7 +186,7 @@ def _cross_encoder(model: str) -> Any:
                 "`pip install sentence-transformers`, or ask for the rule: --scorer contains"
             ) from error
         try:
-            return CrossEncoder(model, device=_device())
+            return CrossEncoder(model, device=_device(), model_kwargs={"use_safetensors": True})
         except (OSError, ValueError) as error:
             raise _unavailable("semantic", model, error, "contains") from error
 

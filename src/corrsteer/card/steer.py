@@ -41,7 +41,7 @@ def steer(model, path="steering.safetensors", strength=None):
 
 if __name__ == "__main__":
     tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-    model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+    model = AutoModelForCausalLM.from_pretrained(sys.argv[1], use_safetensors=True)
     steer(model)
     inputs = tokenizer(sys.argv[2], return_tensors="pt")
     reply = model.generate(**inputs, max_new_tokens=64, do_sample=False)[0]

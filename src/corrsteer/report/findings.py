@@ -231,11 +231,15 @@ class Findings:
         Raises:
             ArtifactError: its evaluation, search or predictions are not of this version.
         """
-        evaluation, search = run.evaluation, run.search
+        evaluation = run.evaluation
+        search = _read(_SEARCH, run.search, RUN_FILE) if run.search else None
+        chosen = search.recommended if search else None
+        if search and chosen and (chosen not in search.trials or not chosen.features):
+            raise ArtifactError(f"{RUN_FILE} recommends what was not tried; train again")
         return cls(
             run=run,
             evaluated=_read(_EVALUATED, evaluation, EVALUATION_FILE) if evaluation else None,
-            search=_read(_SEARCH, search, RUN_FILE) if search else None,
+            search=search,
             counts=_read(_COUNTS, run.counts, RUN_FILE),
             inference=_read(_INFERENCE, run.inference, RUN_FILE) if run.inference else None,
             rows=_read(_ROWS, run.predictions, PREDICTIONS_FILE),

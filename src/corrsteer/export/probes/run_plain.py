@@ -20,7 +20,9 @@ def main(request_path: str, out: str) -> None:
     sys.path.insert(0, request["file"])
     import steer  # type: ignore[import-not-found]
 
-    model = AutoModelForCausalLM.from_pretrained(request["model"], dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        request["model"], dtype=torch.float32, use_safetensors=True
+    )
     steer.steer(model, str(Path(request["file"]) / "steering.safetensors"))
     arrays = {"version": np.array(f"transformers {transformers.__version__}")}
     for index, prompt in enumerate(request["prompts"]):
