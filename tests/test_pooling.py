@@ -11,7 +11,7 @@ def test_pooling_by_positions_equals_pooling_at_once(kind):
     pool = RunningPool(kind, 5, 3)
     for position in range(7):
         rows = torch.tensor([row for row in range(5) if lengths[row] > position])
-        pool.update(rows, z[rows, position])
+        pool.update(rows, z[None, rows, position])
     pooled = pool.result()
     for row, length in enumerate(lengths):
         positions = z[row, :length]
@@ -22,13 +22,24 @@ def test_pooling_by_positions_equals_pooling_at_once(kind):
         torch.testing.assert_close(pooled[row], expected)
 
 
+@pytest.mark.parametrize("kind", ["max", "mean"])
+def test_several_positions_at_a_time_are_pooled_as_one_by_one(kind):
+    z, rows = torch.randn(6, 3, 4), torch.tensor([0, 2, 3])
+    alone, together = RunningPool(kind, 5, 4), RunningPool(kind, 5, 4)
+    for position in z:
+        alone.update(rows, position[None])
+    for positions in torch.split(z, [1, 4, 1]):
+        together.update(rows, positions)
+    torch.testing.assert_close(together.result(), alone.result())
+
+
 def test_the_maximum_of_negative_activations_is_negative():
-    pool = RunningPool("max", 1, 2).update(torch.tensor([0]), torch.tensor([[-2.0, -3.0]]))
+    pool = RunningPool("max", 1, 2).update(torch.tensor([0]), torch.tensor([[[-2.0, -3.0]]]))
     assert pool.result().tolist() == [[-2.0, -3.0]]
 
 
 def test_nan_is_not_pooled_away():
     pool = RunningPool("max", 1, 1)
-    pool.update(torch.tensor([0]), torch.tensor([[float("nan")]]))
-    pool.update(torch.tensor([0]), torch.tensor([[5.0]]))
+    pool.update(torch.tensor([0]), torch.tensor([[[float("nan")]]]))
+    pool.update(torch.tensor([0]), torch.tensor([[[5.0]]]))
     assert pool.result().isnan().all()

@@ -99,7 +99,7 @@ def test_pooling_is_that_of_all_positions_at_once(z, there, kind):
     pool = RunningPool(kind, 3, 4)
     for step, here in zip(z, there, strict=True):
         rows = np.flatnonzero(here)
-        pool.update(torch.from_numpy(rows), torch.from_numpy(step[rows]))
+        pool.update(torch.from_numpy(rows), torch.from_numpy(step[rows])[None])
     for sample, found in enumerate(pool.result().numpy()):
         seen = z[there[:, sample], sample]
         expected = getattr(seen.astype(np.float64), kind)(0) if len(seen) else np.zeros(4)

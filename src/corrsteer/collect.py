@@ -31,7 +31,7 @@ from corrsteer.generation import Residuals, greedy_with_residuals, length_batche
 from corrsteer.hook_points import HookPoint
 from corrsteer.models import LanguageModel
 from corrsteer.pooling import RunningPool
-from corrsteer.saes import SAEHandle, SparseCoder
+from corrsteer.saes import SAEHandle, SparseCoder, VisitingSAE
 from corrsteer.samples import Sample
 from corrsteer.scoring import Scorer, score_batch
 from corrsteer.tasks import Task
@@ -45,8 +45,14 @@ RESERVE = 0.3
 PART_FILE = "activations-{:05}.safetensors"
 """Of a checkpoint: the log's entries since the one before."""
 
-BUFFER_BYTES = 64 * 2**20
-"""Activations of one hook point encoded at once, at most (unless one step alone is larger)."""
+BLOCK_ROWS = {"cpu": 256, "gpu": 1024}
+"""Positions encoded at once: enough for the product to run at full speed, few enough for its
+result to stay in a CPU's cache. They are the same on every run, for products of other heights
+differ in their last bits."""
+
+VISITED_BLOCKS = 16
+"""Blocks that an SAE encodes in one visit, if their residuals fit: it takes several for the
+transfer not to count."""
 
 
 @dataclass(frozen=True)
@@ -326,7 +332,8 @@ class BatchPooler:
     """Encodes and pools the residuals of one batch as they come.
 
     Residuals are encoded in blocks of many positions, since one large matrix product is faster
-    than many small ones.
+    than many small ones. Blocks depend on the order of what comes alone, so that no bit of the
+    result depends on what memory is free: that decides how many blocks wait for SAEs that visit.
     """
 
     def __init__(
@@ -337,13 +344,15 @@ class BatchPooler:
         lm: LanguageModel,
     ):
         self._coders = coders
-        self._buffer: list[Residuals] = []
-        widest = max(coder.d_sae for coder in coders.values())
-        self._most_rows = max(BUFFER_BYTES // (4 * widest), 1)
+        self._devices = {hook: lm.device_of(hook) for hook in coders}
+        self._visitors = [coder for coder in coders.values() if isinstance(coder, VisitingSAE)]
+        on_cpu = all(device.type == "cpu" for device in self._devices.values())
+        self._block_rows = BLOCK_ROWS["cpu" if on_cpu else "gpu"]
+        self._blocks: list[list[Residuals]] = [[]]
         kinds = dict.fromkeys((settings.pool, settings.steer_pool))
         self._pools = {
             hook: {
-                kind: RunningPool(kind, batch, coder.d_sae, lm.device_of(hook)) for kind in kinds
+                kind: RunningPool(kind, batch, coder.d_sae, self._devices[hook]) for kind in kinds
             }
             for hook, coder in coders.items()
         }
@@ -353,9 +362,24 @@ class BatchPooler:
         """Take one position of some samples."""
         # a copy, for it may be a view that would keep the whole prompt's residuals alive
         copied = {hook: hidden.clone() for hook, hidden in residuals.at.items()}
-        self._buffer.append(Residuals(residuals.rows, copied))
-        if sum(len(step.rows) for step in self._buffer) >= self._most_rows:
-            self._flush()
+        self._blocks[-1].append(Residuals(residuals.rows, copied))
+        if sum(len(step.rows) for step in self._blocks[-1]) >= self._block_rows:
+            if self._more_may_wait():
+                self._blocks.append([])
+            else:
+                self._flush()
+
+    def _more_may_wait(self) -> bool:
+        """Whether blocks gather for SAEs that visit, and there is room for one more."""
+        if not self._visitors or len(self._blocks) >= VISITED_BLOCKS:
+            return False
+        for device in set(self._devices.values()):
+            free = _memory(device)
+            here = [hook for hook in self._coders if self._devices[hook] == device]
+            size = sum(step.at[hook].nbytes for step in self._blocks[-1] for hook in here)
+            if free is not None and free.left - size < RESERVE / 2 * free.total:
+                return False
+        return True
 
     def result(self) -> dict[HookPoint, tuple[Tensor, Tensor]]:
         """Hook point -> activations pooled for the correlation, and for the coefficient.
@@ -371,15 +395,46 @@ class BatchPooler:
 
     @torch.inference_mode()
     def _flush(self) -> None:
-        if not self._buffer:
-            return
-        lengths = [len(step.rows) for step in self._buffer]
-        for hook, coder in self._coders.items():
-            encoded = coder.encode(torch.cat([step.at[hook] for step in self._buffer]))
-            for step, z in zip(self._buffer, torch.split(encoded, lengths), strict=True):
-                for pool in self._pools[hook].values():
-                    pool.update(step.rows.to(z.device), z)
-        self._buffer.clear()
+        blocks = [_runs(block) for block in self._blocks if block]
+        self._blocks = [[]]
+        hooks = list(self._coders) if blocks else []
+        try:
+            for index, hook in enumerate(hooks):
+                for each in hooks[index : index + 2]:  # the next one comes while this one works
+                    visitor = self._coders[each]
+                    if isinstance(visitor, VisitingSAE):
+                        visitor.fetch(self._devices[each])
+                coder = self._coders[hook]
+                for runs in blocks:
+                    z = coder.encode(torch.cat([step.at[hook] for run in runs for step in run]))
+                    self._pool(hook, runs, z)
+                if isinstance(coder, VisitingSAE):
+                    coder.leave()
+        finally:
+            for visitor in self._visitors:
+                visitor.leave()
+
+    def _pool(self, hook: HookPoint, runs: Sequence[Sequence[Residuals]], z: Tensor) -> None:
+        """Add a block's activations, run by run."""
+        start = 0
+        for run in runs:
+            rows = run[0].rows
+            end = start + len(run) * len(rows)
+            positions = z[start:end].view(len(run), len(rows), -1)
+            for pool in self._pools[hook].values():
+                pool.update(rows.to(z.device), positions)
+            start = end
+
+
+def _runs(block: Sequence[Residuals]) -> list[list[Residuals]]:
+    """A block's positions in runs of the same samples, which are pooled at once."""
+    runs: list[list[Residuals]] = []
+    for step in block:
+        if runs and torch.equal(runs[-1][0].rows, step.rows):
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    return runs
 
 
 def _ranges(layers: Sequence[int]) -> str:

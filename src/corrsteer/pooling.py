@@ -1,4 +1,4 @@
-"""Pooling of activations over a sample's positions, one position at a time.
+"""Pooling of activations over a sample's positions, some positions at a time.
 
 Changes when there is another way to pool.
 """
@@ -25,16 +25,21 @@ class RunningPool:
         self._values = torch.full((batch, width), start, dtype=torch.float32, device=device)
         self._positions = torch.zeros(batch, dtype=torch.int64, device=device)
 
-    def update(self, rows: Int64[Tensor, " rows"], z: Float[Tensor, "rows width"]) -> RunningPool:
-        """Add one position of each of some samples.
+    def update(
+        self, rows: Int64[Tensor, " rows"], z: Float[Tensor, "positions rows width"]
+    ) -> RunningPool:
+        """Add as many positions of each of some samples.
 
         Args:
             rows: which samples of the batch, no sample twice.
-            z: their activations at that position.
+            z: their activations at those positions.
         """
         held = self._values[rows]
-        self._values[rows] = torch.maximum(held, z) if self.kind == "max" else held + z
-        self._positions[rows] += 1
+        if self.kind == "max":
+            self._values[rows] = torch.maximum(held, z.amax(0))
+        else:
+            self._values[rows] = held + z.sum(0)
+        self._positions[rows] += len(z)
         return self
 
     def result(self) -> Float[Tensor, "batch width"]:
