@@ -42,13 +42,21 @@ def test_a_padded_batch_gives_the_tokens_of_one_prompt_at_a_time(lm, ids):
     assert any(together)
 
 
-def test_greedy_is_what_transformers_generates(lm, ids):
+@pytest.mark.parametrize("total", [8, 30])
+def test_greedy_is_what_transformers_generates(lm, ids, total):
+    assert lm.model.config.sliding_window == 8
+    compared = 0
     for prompt in ids:
-        whole = lm.model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)
+        new = total - len(prompt)
+        if new < 2:
+            continue
+        whole = lm.model.generate(torch.tensor([prompt]), max_new_tokens=new, do_sample=False)
         reply = whole[0, len(prompt) :].tolist()
         while reply and reply[-1] in lm.decoder.eos_ids:
             reply.pop()
-        assert greedy(lm.decoder, [prompt], 12) == [reply]
+        assert greedy(lm.decoder, [prompt], new) == [reply]
+        compared += 1
+    assert compared > 2
 
 
 def test_rows_finish_at_eos_and_others_go_on(lm, ids):

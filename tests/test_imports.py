@@ -18,7 +18,7 @@ LAYERS = [
     ["checkpoint", "metrics", "selection", "planning", "resampling", "card"],
     # B. edges: each the only place of its kind
     ["judges", "explanations"],
-    ["saes", "hooks", "tasks", "activation_log"],
+    ["saes", "hooks", "tasks", "activation_log", "cache"],
     ["generation"],
     ["models", "branching"],
     ["steering"],

@@ -188,7 +188,7 @@ def _steps(
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[tuple[Int64[Tensor, " rows"], Int64[Tensor, " rows"]]]:
     """After each forward pass, the rows that go on and their next tokens."""
-    from transformers import DynamicCache
+    from corrsteer.cache import growing_cache
 
     model: Any = decoder.model
     device = model.get_input_embeddings().weight.device
@@ -196,7 +196,8 @@ def _steps(
     ids, mask = ids.to(device), mask.to(device)
     eos = torch.tensor(sorted(decoder.eos_ids), dtype=torch.int64, device=device)
     one_pass = max_new_tokens == 1
-    cache = None if one_pass else DynamicCache(config=model.config)
+    most = ids.shape[1] + max_new_tokens
+    cache = None if one_pass else growing_cache(model.config, most)
     rows = torch.arange(len(prompts), device=device)
     finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     position_ids = (mask.cumsum(1) - 1).clamp(min=0)

@@ -1,0 +1,93 @@
+"""Keys and values that grow in place.
+
+transformers' own cache concatenates, which copies all of it at every token. Changes when its layers
+hold something else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+ROOM = 64
+"""Positions reserved beyond those there are, whenever there is none left."""
+
+
+def growing_cache(config: Any, most_positions: int) -> DynamicCache:
+    """An empty cache for a model.
+
+    Args:
+        config: the model's.
+        most_positions: that any row will have; a sliding window as long never slides.
+    """
+    cache = DynamicCache(config=config)
+    cache.layers = [_growing(layer, most_positions) for layer in cache.layers]
+    return cache
+
+
+def keeps_all(cache: DynamicCache) -> bool:
+    """Whether every layer keeps every position."""
+    return all(isinstance(layer, GrowingLayer) for layer in cache.layers)
+
+
+def _growing(layer: Any, most_positions: int) -> Any:
+    slides = type(layer) is DynamicSlidingWindowLayer and layer.sliding_window < most_positions
+    plain = type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
+    return GrowingLayer() if plain and not slides else layer
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    """The keys and values of one layer, at the beginning of larger tensors.
+
+    Attributes:
+        keys, values: those there are; [batch, heads, pos, head].
+    """
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reserved: tuple[Tensor, Tensor] | None = None
+
+    def update(
+        self,
+        key_states: Float[Tensor, "batch heads new head"],
+        value_states: Float[Tensor, "batch heads new value"],
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Add positions; returns all."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.get_seq_length()
+        end = start + key_states.shape[2]
+        if self._reserved is None or self._reserved[0].shape[2] < end:
+            self._reserved = (
+                _reserve(self.keys, key_states, end + ROOM),
+                _reserve(self.values, value_states, end + ROOM),
+            )
+        keys, values = self._reserved
+        keys[:, :, start:end] = key_states
+        values[:, :, start:end] = value_states
+        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Int64[Tensor, " rows"]) -> None:
+        """Keep these rows only."""
+        super().batch_select_indices(indices)
+        self._reserved = None
+
+
+def _reserve(held: Tensor, new: Tensor, positions: int) -> Tensor:
+    """A tensor for that many positions, with those held at its beginning."""
+    batch, heads, _, width = new.shape
+    reserved = torch.empty(batch, heads, positions, width, dtype=new.dtype, device=new.device)
+    if held.numel():
+        reserved[:, :, : held.shape[2]] = held
+    return reserved
