@@ -1,12 +1,13 @@
 """What it costs to try many steerings, beside one evaluation and beside one pass for each.
 
     python benchmarks/interventions.py
-    python benchmarks/interventions.py --tokens 32 --strength 0.02
+    python benchmarks/interventions.py --tokens 32 --strength 0.3 --inert 0.5
 
 (c) the best feature of every layer, S and A, all validated together, over one unsteered evaluation
 of the same samples, and one batched pass for every candidate over that; and a steered evaluation
 by `generate` over an unsteered one. `changed` is the share of candidates' replies that differ from
-the baseline's: drafts save most where few do, and `--strength` moves it.
+the baseline's: drafts save most where few do. `--strength` moves it, and of `--inert`, a share of
+the candidates, the strength is so small that they change nothing.
 """
 
 from __future__ import annotations
@@ -25,8 +26,17 @@ from corrsteer.steering import Steering
 from corrsteer.tasks import Task
 
 
-def candidates(lm: LanguageModel, shape: Shape, strength: float) -> list[Steering]:
-    """One random direction a layer, alone; the first of them again as S; and all together as A."""
+INERT = 1e-6
+"""A strength that is not zero, so that the candidate is run, and changes no reply."""
+
+
+def candidates(
+    lm: LanguageModel, shape: Shape, strength: float, inert: float = 0.0
+) -> list[Steering]:
+    """One random direction a layer, alone; the first of them again as S; and all together as A.
+
+    The strength of the first ones, a share `inert` of all, is `INERT`.
+    """
     generator = torch.Generator().manual_seed(1)
     vectors = {
         HookPoint(layer, "resid_post"): torch.randn(shape.d_model, generator=generator)
@@ -34,7 +44,11 @@ def candidates(lm: LanguageModel, shape: Shape, strength: float) -> list[Steerin
     }
     sets = [{hook: vector} for hook, vector in vectors.items()]
     sets += [sets[0], vectors]
-    return [Steering(each, model=lm.id, strength=strength) for each in sets]
+    few = round(inert * len(sets))
+    return [
+        Steering(each, model=lm.id, strength=INERT if index < few else strength)
+        for index, each in enumerate(sets)
+    ]
 
 
 def one_pass_each(lm: LanguageModel, task: Task, steerings: list[Steering], size: int) -> None:
@@ -57,12 +71,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=1, help="reply length")
     parser.add_argument("--strength", type=float, default=0.05)
+    parser.add_argument("--inert", type=float, default=0.0, help="share of the candidates")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     shape = Shape.of(options)
     lm = make_model(shape, options.device, options.dtype)
     task = make_task(options.samples, options.prompt, options.tokens)
-    steerings = candidates(lm, shape, options.strength)
+    steerings = candidates(lm, shape, options.strength, options.inert)
 
     def bench() -> Bench:
         return Bench(lm, task, "test", batch_size=options.batch_size)

@@ -159,7 +159,7 @@ class Bench:
         """The replies under each steering, at its own strength.
 
         All are run together: they share the prompts' prefixes, and the baseline's replies are
-        their drafts. Replies of one token need no draft, so there the baseline is one more of them.
+        their drafts. A baseline that was not run before is one more of them.
         A steering that adds nothing gives the baseline's own replies, as it does bitwise.
         """
         for steering in steerings:
@@ -206,7 +206,7 @@ class Bench:
 
     def _branched(self, arms: Sequence[Vectors], name: str) -> list[list[list[int]]]:
         """Every arm's replies, by arm and then by sample."""
-        first = self.task.max_new_tokens == 1 and "_drafts" not in vars(self)
+        first = "_drafts" not in vars(self)
         arms = [{}, *arms] if first else arms
         drafts = [[]] * len(self.samples) if first else self._drafts
         job = Branching(self.task.allowed_replies, self.task.max_new_tokens, arms)

@@ -1,4 +1,4 @@
-"""Many steered arms of the same prompts in one pass.
+"""Many steered arms of the same prompts in few passes.
 
 Steering changes nothing before position P-1. So the prefix 0 .. P-2 is run once, unsteered, and
 every arm enters as further query positions behind it: the last prompt token and a draft of the
@@ -21,7 +21,13 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from corrsteer.generation import Decoder, pad_left
+from corrsteer.generation import (
+    LEAVE_BATCH_SHARE,
+    Decoder,
+    Prefix,
+    greedy_with_prefix,
+    pad_left,
+)
 from corrsteer.hook_points import HookPoint
 from corrsteer.hooks import tapped
 
@@ -32,35 +38,75 @@ SCORE_BYTES = 2**28
 """Attention scores of one layer in one pass, in float32: every position sees a row of all others,
 so they grow with the square of what runs together. At most this, unless one arm has more alone."""
 
+LEAST_POSITIONS = 128
+"""Positions of arms that run together, if there are as many. More run together behind a longer
+prefix only, for arms waste time on each other's keys, which they do not see."""
+
+OPEN_BYTES = 2**30
+"""Keys and values of replies that left their draft, from which on they are decoded to their end."""
+
 LOGIT_ROWS = 512
 """Positions whose logits are held at once."""
 
 
 @dataclass(frozen=True)
-class _Pass:
-    """What the shared pass leaves to go on from.
+class _Blocks:
+    """The last prompt token and the draft of every prompt, padded on the right.
 
     Attributes:
-        tokens: greedy choice at every query position; [arms, batch, queries].
-        keys, values: per layer, [batch, heads, prefix + arms * queries, head].
-        unpadded: which prefix positions are tokens; [batch, prefix].
-        lengths: prompt lengths; [batch].
+        ids: [batch, queries].
+        needed: which of them are no padding; [batch, queries].
+        positions: their position ids; [batch, queries].
     """
 
-    tokens: Int64[Tensor, "arms batch queries"]
-    keys: list[Tensor]
-    values: list[Tensor]
-    unpadded: Bool[Tensor, "batch prefix"]
-    lengths: Int64[Tensor, " batch"]
+    ids: Int64[Tensor, "batch queries"]
+    needed: Bool[Tensor, "batch queries"]
+    positions: Int64[Tensor, "batch queries"]
+
+    @classmethod
+    def of(
+        cls,
+        decoder: Decoder,
+        prompts: Sequence[Sequence[int]],
+        drafts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+    ) -> _Blocks:
+        """Those of a batch, on the model's device."""
+        device = decoder.model.get_input_embeddings().weight.device
+        blocks = [[p[-1], *d][:max_new_tokens] for p, d in zip(prompts, drafts, strict=True)]
+        queries = max(len(block) for block in blocks)
+        ids = torch.tensor([b + [decoder.pad_id] * (queries - len(b)) for b in blocks])
+        within = torch.arange(queries)
+        needed = within < torch.tensor([len(b) for b in blocks])[:, None]
+        positions = torch.tensor([len(prompt) - 1 for prompt in prompts])[:, None] + within
+        return cls(ids.to(device), needed.to(device), positions.to(device))
 
 
 @dataclass(frozen=True)
-class _Open:
-    """A reply that left its draft: what it says so far, and where it comes from."""
+class _Row:
+    """A reply that left its draft: whose it is, and what it says so far."""
 
     prompt: int
     arm: int
     reply: list[int]
+
+
+@dataclass(frozen=True)
+class _Open:
+    """Replies that left their draft, and what they go on from.
+
+    Attributes:
+        rows: the replies.
+        keys, values: per layer, those of the prefix and of the block; [rows, heads, keys, head].
+        seen: which of them are accepted tokens; [rows, keys].
+        positions: their position ids; [rows, keys].
+    """
+
+    rows: list[_Row]
+    keys: list[Tensor]
+    values: list[Tensor]
+    seen: Bool[Tensor, "rows keys"]
+    positions: Int64[Tensor, "rows keys"]
 
 
 def branch(
@@ -75,7 +121,8 @@ def branch(
     Args:
         decoder: model and special ids.
         prompts: token ids, each of at least one token.
-        drafts: what the replies are expected to be; the unsteered ones.
+        drafts: what the replies are expected to be; the unsteered ones. Where all are empty and
+            the first arm adds nothing, its replies are decoded first and are the drafts.
         arms: vectors of each arm.
         max_new_tokens: longest reply.
 
@@ -85,14 +132,11 @@ def branch(
     Raises:
         NonFiniteError: the model's logits hold NaN.
     """
-    queries = max(min(len(draft) + 1, max_new_tokens) for draft in drafts)
-    heads = decoder.model.config.get_text_config().num_attention_heads
-    positions = math.isqrt(SCORE_BYTES // (4 * heads * len(prompts)))
-    size = max((positions - max(map(len, prompts))) // queries, 1)
-    replies: list[list[list[int]]] = []
-    for start in range(0, len(arms), size):
-        replies += _branch(decoder, prompts, drafts, arms[start : start + size], max_new_tokens)
-    return replies
+    if max_new_tokens > 1 and arms and not arms[0] and not any(drafts):
+        drafts, prefix = greedy_with_prefix(decoder, prompts, max_new_tokens)
+        others = _branch(decoder, prompts, drafts, arms[1:], max_new_tokens, prefix)
+        return [drafts, *others]
+    return _branch(decoder, prompts, drafts, arms, max_new_tokens, None)
 
 
 @torch.inference_mode()
@@ -102,19 +146,39 @@ def _branch(
     drafts: Sequence[Sequence[int]],
     arms: Sequence[Vectors],
     max_new_tokens: int,
+    prefix: Prefix | None,
 ) -> list[list[list[int]]]:
-    shared = _shared_pass(decoder, prompts, drafts, arms, max_new_tokens)
+    blocks = _Blocks.of(decoder, prompts, drafts, max_new_tokens)
+    prefix = _prefix_pass(decoder, prompts) if prefix is None else prefix
     replies: list[list[list[int]]] = [[[] for _ in prompts] for _ in arms]
-    still_open = []
-    for arm, of_arm in enumerate(shared.tokens.tolist()):
-        for prompt, (tokens, draft) in enumerate(zip(of_arm, drafts, strict=True)):
-            reply, ended = _accept(tokens, draft, decoder.eos_ids, max_new_tokens)
-            replies[arm][prompt] = reply
-            if not ended:
-                still_open.append(_Open(prompt, arm, reply))
-    if still_open:
-        _go_on(decoder, shared, still_open, arms, max_new_tokens)
+    waiting: list[_Open] = []
+    size = _together(decoder, blocks.ids.shape, max(map(len, prompts)) - 1)
+    for start in range(0, len(arms), size):
+        some = arms[start : start + size]
+        tokens, cache = _arms_pass(decoder, prefix, blocks, some)
+        rows = []
+        for arm, of_arm in enumerate(tokens.tolist(), start):
+            for prompt, (choices, draft) in enumerate(zip(of_arm, drafts, strict=True)):
+                reply, ended = _accept(choices, draft, decoder.eos_ids, max_new_tokens)
+                replies[arm][prompt] = reply
+                if not ended:
+                    rows.append(_Row(prompt, arm, reply))
+        if rows:
+            waiting.append(_opened(cache, prefix, blocks, rows, start))
+        del cache
+        held = sum(keys.nbytes for each in waiting for keys in (*each.keys, *each.values))
+        if waiting and (held >= OPEN_BYTES or start + size >= len(arms)):
+            _go_on(decoder, waiting, arms, max_new_tokens)
+            waiting = []
     return replies
+
+
+def _together(decoder: Decoder, block: Sequence[int], prefix: int) -> int:
+    """How many arms run in one pass, each with such a block of queries behind the prefix."""
+    batch, queries = block
+    heads = decoder.model.config.get_text_config().num_attention_heads
+    most = math.isqrt(SCORE_BYTES // (4 * heads * batch)) - prefix
+    return max(min(most, max(prefix, LEAST_POSITIONS)) // queries, 1)
 
 
 def _accept(
@@ -131,83 +195,81 @@ def _accept(
     return reply, len(reply) == most
 
 
-def _shared_pass(
-    decoder: Decoder,
-    prompts: Sequence[Sequence[int]],
-    drafts: Sequence[Sequence[int]],
-    arms: Sequence[Vectors],
-    max_new_tokens: int,
-) -> _Pass:
+def _prefix_pass(decoder: Decoder, prompts: Sequence[Sequence[int]]) -> Prefix:
     from transformers import DynamicCache
 
     model: Any = decoder.model
     device = model.get_input_embeddings().weight.device
-    prefix, unpadded = pad_left([prompt[:-1] for prompt in prompts], decoder.pad_id)
-    blocks = [[p[-1], *d][:max_new_tokens] for p, d in zip(prompts, drafts, strict=True)]
-    queries = max(len(block) for block in blocks)
-    block = torch.tensor([b + [decoder.pad_id] * (queries - len(b)) for b in blocks])
-    prefix, unpadded, block = prefix.to(device), unpadded.bool().to(device), block.to(device)
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    within = torch.arange(queries, device=device)
-    prefix_positions = (unpadded.cumsum(1) - 1).clamp(min=0)
-    block_positions = lengths[:, None] - 1 + within
-    allowed = _branch_mask(unpadded, len(arms), queries)
-    positions = torch.cat([prefix_positions, block_positions.repeat(1, len(arms))], 1)
+    ids, mask = pad_left([prompt[:-1] for prompt in prompts], decoder.pad_id)
+    ids, unpadded = ids.to(device), mask.bool().to(device)
+    width = ids.shape[1]
+    if width == 0:
+        return Prefix([], [], unpadded)
+    positions = _positions_of(unpadded)
+    allowed = torch.ones(width, width, dtype=torch.bool, device=device).tril() & unpadded[:, None]
+    # padding sees itself, for a row of the softmax must see something
+    allowed |= torch.eye(width, dtype=torch.bool, device=device)
     cache = DynamicCache()
-    start = prefix.shape[1]
-    with tapped(model, _block_taps(arms, start, queries)):
+    _base_model(model)(
+        input_ids=ids,
+        attention_mask=_masks(model, allowed, positions, positions),
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    keys, values = zip(*((layer.keys, layer.values) for layer in cache.layers), strict=True)
+    return Prefix(keys, values, unpadded)
+
+
+def _arms_pass(
+    decoder: Decoder, prefix: Prefix, blocks: _Blocks, arms: Sequence[Vectors]
+) -> tuple[Int64[Tensor, "arms batch queries"], Any]:
+    """The greedy choice at every query position, and the cache with the arms' blocks in it."""
+    from corrsteer.cache import cache_of
+
+    model: Any = decoder.model
+    batch, queries = blocks.ids.shape
+    positions = blocks.positions.repeat(1, len(arms))
+    key_positions = torch.cat([_positions_of(prefix.unpadded), positions], 1)
+    allowed = _branch_mask(prefix.unpadded, len(arms), queries)
+    cache = cache_of(prefix.keys, prefix.values)
+    with tapped(model, _block_taps(arms, queries)):
         hidden = _base_model(model)(
-            input_ids=torch.cat([prefix, block.repeat(1, len(arms))], 1),
-            attention_mask=_masks(model, allowed, positions, positions),
+            input_ids=blocks.ids.repeat(1, len(arms)),
+            attention_mask=_masks(model, allowed, positions, key_positions),
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state[:, start:]
-    needed = (within < torch.tensor([len(b) for b in blocks], device=device)[:, None]).repeat(
-        1, len(arms)
-    )
-    tokens = torch.full(needed.shape, -1, dtype=torch.int64, device=device)
-    tokens[needed] = _greedy_tokens(decoder, hidden[needed.to(hidden.device)]).to(device)
-    return _Pass(
-        tokens=tokens.view(len(prompts), len(arms), queries).transpose(0, 1),
-        keys=[layer.keys for layer in cache.layers],
-        values=[layer.values for layer in cache.layers],
-        unpadded=unpadded,
-        lengths=lengths,
-    )
+        ).last_hidden_state
+    needed = blocks.needed.repeat(1, len(arms))
+    tokens = torch.full(needed.shape, -1, dtype=torch.int64, device=needed.device)
+    chosen = _greedy_tokens(decoder, hidden[needed.to(hidden.device)])
+    tokens[needed] = chosen.to(needed.device)
+    return tokens.view(batch, len(arms), queries).transpose(0, 1), cache
+
+
+def _positions_of(unpadded: Bool[Tensor, "batch pos"]) -> Int64[Tensor, "batch pos"]:
+    return (unpadded.cumsum(1) - 1).clamp(min=0)
 
 
 def _branch_mask(
     unpadded: Bool[Tensor, "batch prefix"], arms: int, queries: int
-) -> Bool[Tensor, "batch total total"]:
-    """Which position sees which: the prefix causally, an arm's block the prefix and itself."""
-    batch, prefix = unpadded.shape
-    device = unpadded.device
-    total = prefix + arms * queries
-    allowed = torch.zeros(batch, total, total, dtype=torch.bool, device=device)
-    causal = torch.ones(prefix, prefix, dtype=torch.bool, device=device).tril()
-    allowed[:, :prefix, :prefix] = causal & unpadded[:, None, :]
-    allowed[:, prefix:, :prefix] = unpadded[:, None, :]
-    own = torch.ones(queries, queries, device=device).tril()
-    allowed[:, prefix:, prefix:] = torch.kron(torch.eye(arms, device=device), own).bool()
-    # padding sees itself, for a row of the softmax must see something
-    allowed |= torch.eye(total, dtype=torch.bool, device=device)
-    return allowed
+) -> Bool[Tensor, "batch queries keys"]:
+    """Which keys each arm's queries see: the prefix's, and their own block's causally."""
+    own = torch.ones(queries, queries, device=unpadded.device).tril()
+    blocks = torch.kron(torch.eye(arms, device=unpadded.device), own).bool()
+    before = unpadded[:, None].expand(-1, arms * queries, -1)
+    return torch.cat([before, blocks.expand(len(unpadded), -1, -1)], 2)
 
 
 def _block_taps(
-    arms: Sequence[Vectors], start: int, queries: int
+    arms: Sequence[Vectors], queries: int
 ) -> dict[HookPoint, Callable[[Tensor], Tensor]]:
     """Taps that add each arm's vector over its block of positions."""
 
     def tap_of(hook: HookPoint) -> Callable[[Tensor], Tensor]:
         stacked = _stack(arms, hook)
-
-        def tap(hidden: Tensor) -> Tensor:
-            added = stacked.to(hidden).repeat_interleave(queries, 0)
-            return torch.cat([hidden[:, :start], hidden[:, start:] + added], 1)
-
-        return tap
+        return lambda hidden: hidden + stacked.to(hidden).repeat_interleave(queries, 0)
 
     return {hook: tap_of(hook) for hook in dict.fromkeys(h for arm in arms for h in arm)}
 
@@ -269,28 +331,60 @@ def _greedy_tokens(
     return torch.cat(chosen)
 
 
+def _opened(
+    cache: Any, prefix: Prefix, blocks: _Blocks, rows: list[_Row], first_arm: int
+) -> _Open:
+    """Open replies with their own keys and values: the prefix, and the block as far as accepted.
+
+    A reply of n tokens so far has n accepted positions: P-1 and those of its first n-1 tokens.
+    """
+    device, queries = blocks.ids.device, blocks.ids.shape[1]
+    width = prefix.unpadded.shape[1]
+    prompts = torch.tensor([row.prompt for row in rows], device=device)
+    arms = torch.tensor([row.arm - first_arm for row in rows], device=device)
+    said = torch.tensor([len(row.reply) for row in rows], device=device)
+    block = torch.arange(queries, device=device)
+    before = torch.arange(width, device=device).expand(len(rows), -1)
+    index = torch.cat([before, width + arms[:, None] * queries + block], 1)
+    return _Open(
+        rows,
+        [_gathered(layer.keys, prompts, index) for layer in cache.layers],
+        [_gathered(layer.values, prompts, index) for layer in cache.layers],
+        torch.cat([prefix.unpadded[prompts], block < said[:, None]], 1),
+        torch.cat([_positions_of(prefix.unpadded)[prompts], blocks.positions[prompts]], 1),
+    )
+
+
+def _gathered(states: Tensor, prompts: Tensor, index: Tensor) -> Tensor:
+    """Rows and positions of keys or values; [rows, heads, keys, head]."""
+    prompts, index = prompts.to(states.device), index.to(states.device)
+    return states[prompts[:, None], :, index].transpose(1, 2)
+
+
 def _go_on(
-    decoder: Decoder,
-    shared: _Pass,
-    still_open: Sequence[_Open],
-    arms: Sequence[Vectors],
-    max_new_tokens: int,
+    decoder: Decoder, waiting: list[_Open], arms: Sequence[Vectors], max_new_tokens: int
 ) -> None:
     """Decode the replies that left their draft to their end, appending to them."""
-    from transformers import DynamicCache
+    from corrsteer.cache import cache_of
 
     model: Any = decoder.model
-    device = shared.lengths.device
-    rows = list(still_open)
-    prompts = torch.tensor([row.prompt for row in rows], device=device)
+    rows = [row for each in waiting for row in each.rows]
+    seen = torch.cat([each.seen for each in waiting])
+    positions = torch.cat([each.positions for each in waiting])
+    device = seen.device
+    keys, values = (
+        [torch.cat(of_layer) for of_layer in zip(*parts, strict=True)]
+        for parts in ([each.keys for each in waiting], [each.values for each in waiting])
+    )
+    waiting.clear()
+    cache = cache_of(keys, values)
+    del keys, values
     arm_of = torch.tensor([row.arm for row in rows], device=device)
-    said = torch.tensor([len(row.reply) for row in rows], device=device)
-    cache, seen, positions = _own_caches(shared, prompts, arm_of, said, DynamicCache())
     hooks = dict.fromkeys(hook for arm in arms for hook in arm)
     stacked = {hook: _stack(arms, hook).to(device) for hook in hooks}
-    eos = decoder.eos_ids
-    while rows:
-        current = (shared.lengths[prompts] - 1 + said)[:, None]
+    current = positions.masked_fill(~seen, 0).amax(1, keepdim=True) + 1
+    going = [True] * len(rows)
+    while any(going):
         tokens = torch.tensor([[row.reply[-1]] for row in rows], device=device)
         seen = torch.cat([seen, seen.new_ones(len(rows), 1)], 1)
         positions = torch.cat([positions, current], 1)
@@ -303,55 +397,22 @@ def _go_on(
                 past_key_values=cache,
                 use_cache=True,
             ).last_hidden_state[:, -1]
-        said = said + 1
-        stay = []
+        current = current + 1
         for index, token in enumerate(_greedy_tokens(decoder, hidden).tolist()):
-            if token not in eos:
+            if going[index] and token not in decoder.eos_ids:
                 rows[index].reply.append(token)
-                if len(rows[index].reply) < max_new_tokens:
-                    stay.append(index)
-        if len(stay) < len(rows):
-            keep = torch.tensor(stay, dtype=torch.int64, device=device)
-            rows = [rows[index] for index in stay]
-            prompts, arm_of, said, seen, positions = (
-                tensor[keep] for tensor in (prompts, arm_of, said, seen, positions)
+            going[index] &= (
+                token not in decoder.eos_ids and len(rows[index].reply) < max_new_tokens
             )
-            if rows:
-                cache.batch_select_indices(keep.cpu())
+        stay = [index for index, goes in enumerate(going) if goes]
+        if stay and len(stay) <= (1 - LEAVE_BATCH_SHARE) * len(rows):
+            keep = torch.tensor(stay, device=device)
+            rows, going = [rows[index] for index in stay], [True] * len(stay)
+            arm_of, seen, positions, current = (
+                tensor[keep] for tensor in (arm_of, seen, positions, current)
+            )
+            cache.batch_select_indices(keep.cpu())
 
 
 def _row_tap(vectors: Float[Tensor, "rows d_model"]) -> Callable[[Tensor], Tensor]:
     return lambda hidden: hidden + vectors.to(hidden)[:, None]
-
-
-def _own_caches(
-    shared: _Pass, prompts: Tensor, arm_of: Tensor, said: Tensor, cache: Any
-) -> tuple[Any, Bool[Tensor, "rows keys"], Int64[Tensor, "rows keys"]]:
-    """Each open reply's keys and values: its prefix, and its block as far as it was accepted.
-
-    A reply of n tokens so far has n accepted positions: P-1 and those of its first n-1 tokens.
-
-    Returns:
-        the cache filled, which of its keys are there, and their position ids.
-    """
-    prefix = shared.unpadded.shape[1]
-    queries = shared.tokens.shape[2]
-    device = said.device
-    block = torch.arange(int(said.max()), device=device).expand(len(said), -1)
-    in_block = (prefix + arm_of[:, None] * queries + block).clamp(
-        max=prefix + shared.tokens.shape[0] * queries - 1
-    )
-    index = torch.cat([torch.arange(prefix, device=device).expand(len(said), -1), in_block], 1)
-    seen = torch.cat([shared.unpadded[prompts], block < said[:, None]], 1)
-    before = (shared.unpadded.cumsum(1) - 1).clamp(min=0)[prompts]
-    positions = torch.cat([before, shared.lengths[prompts][:, None] - 1 + block], 1)
-    for layer, (keys, values) in enumerate(zip(shared.keys, shared.values, strict=True)):
-        cache.update(_gathered(keys, prompts, index), _gathered(values, prompts, index), layer)
-    return cache, seen, positions
-
-
-def _gathered(states: Tensor, prompts: Tensor, index: Tensor) -> Tensor:
-    """Rows and positions of keys or values; [rows, heads, keys, head]."""
-    wide = index[:, None, :, None].to(states.device)
-    heads, width = states.shape[1], states.shape[3]
-    return states[prompts.to(states.device)].gather(2, wide.expand(-1, heads, -1, width))

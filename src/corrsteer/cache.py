@@ -6,6 +6,7 @@ hold something else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,6 +28,17 @@ def growing_cache(config: Any, most_positions: int) -> DynamicCache:
     """
     cache = DynamicCache(config=config)
     cache.layers = [_growing(layer, most_positions) for layer in cache.layers]
+    return cache
+
+
+def cache_of(keys: Sequence[Tensor], values: Sequence[Tensor]) -> DynamicCache:
+    """A cache that begins with these keys and values, a pair for every layer, and grows."""
+    cache = DynamicCache()
+    for layer_keys, layer_values in zip(keys, values, strict=True):
+        layer = GrowingLayer()
+        layer.lazy_initialization(layer_keys, layer_values)
+        layer.keys, layer.values = layer_keys, layer_values
+        cache.layers.append(layer)
     return cache
 
 

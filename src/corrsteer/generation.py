@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from corrsteer.config import Positions
@@ -93,6 +93,43 @@ def greedy(
     return _decode(decoder, prompts, max_new_tokens, None)
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values of a batch's prompts up to position P-2, the last before any is steered.
+
+    Attributes:
+        keys, values: a tensor for every layer, none where no prompt has two tokens;
+            [batch, heads, prefix, head].
+        unpadded: which positions are tokens; [batch, prefix].
+    """
+
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+    unpadded: Bool[Tensor, "batch prefix"]
+
+
+def greedy_with_prefix(
+    decoder: Decoder, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> tuple[list[list[int]], Prefix | None]:
+    """The same replies, to more than one token, and what was computed of the prompts on the way.
+
+    That is None where the cache does not keep it, behind a sliding window.
+    """
+    from corrsteer.cache import growing_cache, keeps_all
+
+    cache = growing_cache(decoder.model.config, _most_positions(prompts, max_new_tokens))
+    kept: list[Prefix] = []
+
+    def on_step(rows: Tensor, alive: Tensor, unpadded: Tensor | None) -> None:
+        if unpadded is not None and keeps_all(cache) and unpadded.shape[1] > 1:
+            keys = [layer.keys[:, :, :-1] for layer in cache.layers]
+            values = [layer.values[:, :, :-1] for layer in cache.layers]
+            kept.append(Prefix(keys, values, unpadded[:, :-1]))
+
+    replies = _decode(decoder, prompts, max_new_tokens, on_step, cache)
+    return replies, kept[0] if kept else None
+
+
 def stream(
     decoder: Decoder,
     prompt: Sequence[int],
@@ -171,9 +208,10 @@ def _decode(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     on_step: OnStep | None,
+    cache: Any = None,
 ) -> list[list[int]]:
     replies: list[list[int]] = [[] for _ in prompts]
-    for rows, tokens in _steps(decoder, prompts, max_new_tokens, on_step):
+    for rows, tokens in _steps(decoder, prompts, max_new_tokens, on_step, cache=cache):
         for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
             replies[row].append(token)
     return replies
@@ -186,8 +224,12 @@ def _steps(
     max_new_tokens: int,
     on_step: OnStep | None,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
+    cache: Any = None,
 ) -> Iterator[tuple[Int64[Tensor, " rows"], Int64[Tensor, " rows"]]]:
-    """After each forward pass, the rows that go on and their next tokens."""
+    """After each forward pass, the rows that go on and their next tokens.
+
+    The cache, an empty one, is made here unless it is given.
+    """
     from corrsteer.cache import growing_cache
 
     model: Any = decoder.model
@@ -196,8 +238,8 @@ def _steps(
     ids, mask = ids.to(device), mask.to(device)
     eos = torch.tensor(sorted(decoder.eos_ids), dtype=torch.int64, device=device)
     one_pass = max_new_tokens == 1
-    most = ids.shape[1] + max_new_tokens
-    cache = None if one_pass else growing_cache(model.config, most)
+    if cache is None and not one_pass:
+        cache = growing_cache(model.config, _most_positions(prompts, max_new_tokens))
     rows = torch.arange(len(prompts), device=device)
     finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     position_ids = (mask.cumsum(1) - 1).clamp(min=0)
@@ -227,6 +269,10 @@ def _steps(
         ids = token[:, None]
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
         position_ids = position_ids[:, -1:] + 1
+
+
+def _most_positions(prompts: Sequence[Sequence[int]], max_new_tokens: int) -> int:
+    return max(map(len, prompts)) + max_new_tokens
 
 
 def pad_left(
