@@ -18,6 +18,7 @@ import torch
 from random_model import Shape, alternately, make_model, make_task
 
 from corrsteer.bench import Bench
+from corrsteer.branching import branch
 from corrsteer.generation import greedy, length_batches
 from corrsteer.hook_points import HookPoint
 from corrsteer.hooks import adding
@@ -60,6 +61,17 @@ def one_pass_each(lm: LanguageModel, task: Task, steerings: list[Steering], size
                 greedy(lm.decoder, [prompts[i] for i in batch], task.max_new_tokens)
 
 
+def changed_share(lm: LanguageModel, task: Task, steerings: list[Steering], size: int) -> float:
+    """Share of the first batch's replies that differ from the unsteered ones, token by token."""
+    prompts = [lm.prompt_ids(sample) for sample in task.test[:size]]
+    arms = [{}, *(steering.scaled() for steering in steerings)]
+    drafts, *others = branch(lm.decoder, prompts, [[]] * len(prompts), arms, task.max_new_tokens)
+    changed = [
+        after != before for replies in others for before, after in zip(drafts, replies, strict=True)
+    ]
+    return sum(changed) / len(changed)
+
+
 def main() -> None:
     """Print the ratios."""
     parser = argparse.ArgumentParser(
@@ -86,13 +98,7 @@ def main() -> None:
         with adding(lm.model, steerings[-1].scaled()):
             _ = bench().baseline
 
-    baseline = bench()
-    replies = [arm.texts for arm in baseline.steered(steerings)]
-    changed = [
-        text != before
-        for texts in replies
-        for text, before in zip(texts, baseline.baseline.texts, strict=True)
-    ]
+    changed = changed_share(lm, task, steerings, options.batch_size)
     took = alternately(
         options.rounds,
         {
@@ -103,10 +109,7 @@ def main() -> None:
         },
     )
     # `together` begins with the baseline that it drafts from; the one evaluation is part of it
-    print(
-        f"{len(steerings)} candidates, replies of {options.tokens}, "
-        f"{sum(changed) / len(changed):.0%} changed"
-    )
+    print(f"{len(steerings)} candidates, replies of {options.tokens}, {changed:.0%} changed")
     print(
         f"(c) baseline and all candidates / one baseline: {took['together'] / took['baseline']:.2f}"
     )

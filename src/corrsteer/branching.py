@@ -331,9 +331,7 @@ def _greedy_tokens(
     return torch.cat(chosen)
 
 
-def _opened(
-    cache: Any, prefix: Prefix, blocks: _Blocks, rows: list[_Row], first_arm: int
-) -> _Open:
+def _opened(cache: Any, prefix: Prefix, blocks: _Blocks, rows: list[_Row], first_arm: int) -> _Open:
     """Open replies with their own keys and values: the prefix, and the block as far as accepted.
 
     A reply of n tokens so far has n accepted positions: P-1 and those of its first n-1 tokens.
@@ -401,9 +399,7 @@ def _go_on(
         for index, token in enumerate(_greedy_tokens(decoder, hidden).tolist()):
             if going[index] and token not in decoder.eos_ids:
                 rows[index].reply.append(token)
-            going[index] &= (
-                token not in decoder.eos_ids and len(rows[index].reply) < max_new_tokens
-            )
+            going[index] &= token not in decoder.eos_ids and len(rows[index].reply) < max_new_tokens
         stay = [index for index, goes in enumerate(going) if goes]
         if stay and len(stay) <= (1 - LEAVE_BATCH_SHARE) * len(rows):
             keep = torch.tensor(stay, device=device)

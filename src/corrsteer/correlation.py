@@ -5,11 +5,12 @@ Changes when selection or steering needs another sufficient statistic of the poo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from corrsteer.block import Block, block_of
@@ -35,6 +36,17 @@ of SAEs in use lie between; factors of two tell as much as the outcomes of some 
 can."""
 BINS = len(EDGES) + 1
 """Bins of z > 0."""
+
+
+_LOWEST = math.frexp(EDGES[0])[1] - 1
+_EXPONENT_BITS, _EXPONENT_BIAS = 52, 1023  # of a float64, before which its fraction lies
+
+
+def _bins(z: Float64[Tensor, " entries"]) -> Int64[Tensor, " entries"]:
+    """The bin of each z > 0, read off its exponent, for edges are powers of two."""
+    # one less, and a power of two has the exponent of the numbers below it
+    exponent = (z.view(torch.int64) - 1).bitwise_right_shift_(_EXPONENT_BITS)
+    return exponent.sub_(_EXPONENT_BIAS + _LOWEST - 1).clamp_(0, len(EDGES))
 
 
 class StreamingCorrelation:
@@ -112,22 +124,10 @@ class StreamingCorrelation:
             y.to(self.mean_z),
             None if z_steer is None else z_steer.to(self.mean_z.device),
         )
-        edges = torch.tensor(EDGES, dtype=torch.float64, device=block.entry_z.device)
-        place = torch.bucketize(block.entry_z, edges)
-        place += BINS * (2 * block.entry_latent + block.entry_positive)
+        place = _bins(block.entry_z) + BINS * (2 * block.entry_latent + block.entry_positive)
         ones = torch.ones_like(place, dtype=torch.int32)
         self.histogram.view(-1).scatter_add_(0, place, ones)
         return self._merge_moments(block)
-
-    def _merge_by_class(self, other: StreamingCorrelation | Block) -> None:
-        for name in ("positive", "zero"):
-            count, added = getattr(self, f"n_{name}"), getattr(other, f"n_{name}")
-            if added:
-                mean, m2 = getattr(self, f"mean_{name}"), getattr(self, f"m2_{name}")
-                weight = added / (count + added)
-                delta = getattr(other, f"mean_{name}") + (other.first_z - self.first_z) - mean
-                m2 += getattr(other, f"m2_{name}") + count * weight * delta.square()
-                mean += weight * delta
 
     def merge(self, other: StreamingCorrelation) -> StreamingCorrelation:
         """Add the samples that `other` has seen.
@@ -150,23 +150,34 @@ class StreamingCorrelation:
         if self.n == 0:
             self.first_z, self.first_y = other.first_z.to(self.mean_z), other.first_y
         n = self.n + other.n
-        weight, delta_z = other.n / n, other.mean_z + (other.first_z - self.first_z) - self.mean_z
+        weight, offset = other.n / n, other.first_z - self.first_z
+        delta_z = (other.mean_z + offset).sub_(self.mean_z)
         delta_y = other.mean_y + (other.first_y - self.first_y) - self.mean_y
         scale = self.n * weight
-        self.m2_z += other.m2_z + scale * delta_z.square()
+        self.m2_z.add_(other.m2_z).addcmul_(delta_z, delta_z, value=scale)
         self.m2_y += other.m2_y + scale * delta_y**2
-        self.c_zy += other.c_zy + scale * delta_y * delta_z
-        self.mean_z += weight * delta_z
+        self.c_zy.add_(other.c_zy).add_(delta_z, alpha=scale * delta_y)
+        self.mean_z.add_(delta_z, alpha=weight)
         self.mean_y += weight * delta_y
         for name in ("sum_positive", "sum_zero", "active", "active_positive"):
             getattr(self, name).add_(getattr(other, name))
-        self._merge_by_class(other)
+        self._merge_by_class(other, offset)
         self.n, self.n_positive, self.n_zero = (
             n,
             self.n_positive + other.n_positive,
             self.n_zero + other.n_zero,
         )
         return self
+
+    def _merge_by_class(self, other: StreamingCorrelation | Block, offset: Tensor) -> None:
+        for name in ("positive", "zero"):
+            count, added = getattr(self, f"n_{name}"), getattr(other, f"n_{name}")
+            if added:
+                mean, m2 = getattr(self, f"mean_{name}"), getattr(self, f"m2_{name}")
+                weight = added / (count + added)
+                delta = (getattr(other, f"mean_{name}") + offset).sub_(mean)
+                m2.add_(getattr(other, f"m2_{name}")).addcmul_(delta, delta, value=count * weight)
+                mean.add_(delta, alpha=weight)
 
     def correlation(self) -> Float64[Tensor, " d_sae"]:
         """Pearson r between each latent's pooled activation and the outcome.
