@@ -26,7 +26,6 @@ from corrsteer.models import LanguageModel
 from corrsteer.steering import Steering
 from corrsteer.tasks import Task
 
-
 INERT = 1e-6
 """A strength that is not zero, so that the candidate is run, and changes no reply."""
 

@@ -23,15 +23,15 @@ from corrsteer.activation_log import (
 )
 from corrsteer.artifacts import STATISTICS_FILE, read_statistics, statistics_bytes
 from corrsteer.checkpoint import Checkpoint
-from corrsteer.config import FitSettings
+from corrsteer.config import FitSettings, SAEDtype
 from corrsteer.correlation import StreamingCorrelation
-from corrsteer.errors import DataError, NonFiniteError, UnknownNameError
+from corrsteer.errors import DataError, NonFiniteError, SAEError, UnknownNameError
 from corrsteer.files import write_whole
 from corrsteer.generation import Residuals, greedy_with_residuals, length_batches
 from corrsteer.hook_points import HookPoint
 from corrsteer.models import LanguageModel
 from corrsteer.pooling import RunningPool
-from corrsteer.saes import SAEHandle, SparseCoder, VisitingSAE
+from corrsteer.saes import LensSAE, SAEHandle, SparseCoder, VisitingSAE
 from corrsteer.samples import Sample
 from corrsteer.scoring import Scorer, score_batch
 from corrsteer.tasks import Task
@@ -93,11 +93,21 @@ def choose_handles(lm: LanguageModel, layers: Sequence[int] | None) -> list[SAEH
     return [handle for handle in lm.saes if handle.layer in layers]
 
 
-def load_coders(handles: Sequence[SAEHandle], lm: LanguageModel) -> dict[HookPoint, SparseCoder]:
+def load_coders(
+    handles: Sequence[SAEHandle], lm: LanguageModel, dtype: SAEDtype = "float32"
+) -> dict[HookPoint, SparseCoder]:
     """The SAEs of some handles, loaded one at a time, each where its block is.
 
     Once a GPU has too little room left, further SAEs wait in main memory and visit it in turn,
-    which costs their transfer for every block of residuals.
+    which costs their transfer for every few blocks of residuals.
+
+    Args:
+        handles: the SAEs.
+        lm: the model that they read.
+        dtype: of their products, see `FitSettings.sae_dtype`.
+
+    Raises:
+        SAEError: one cannot be loaded, or has no bfloat16 products.
     """
     coders: dict[HookPoint, SparseCoder] = {}
     largest = visiting = 0
@@ -113,6 +123,11 @@ def load_coders(handles: Sequence[SAEHandle], lm: LanguageModel) -> dict[HookPoi
             largest = max(largest, free.left - (_memory(device) or free).left)
     if visiting:
         log.info("%d of %d SAEs do not fit beside the model and visit it", visiting, len(coders))
+    if dtype == "bfloat16":
+        for hook, coder in coders.items():
+            if not isinstance(coder, LensSAE | VisitingSAE):
+                raise SAEError(f"{hook} is read as it is; --sae-dtype bfloat16 is for SAEs")
+            coder.multiply_in_bfloat16()
     return coders
 
 

@@ -19,6 +19,7 @@ Positions = Literal["generated", "all"]
 Coefficient = Literal["positive", "contrast", "active"]
 Method = Literal["corr", "mi", "fisher", "contrast"]
 Sign = Literal["positive", "negative", "both"]
+SAEDtype = Literal["float32", "bfloat16"]
 
 DEFAULT_STRENGTHS = (0.25, 0.5, 0.75, 1.0, 2.0, 4.0)
 """Offered to `auto` and G. At strength 1 the coefficients of all layers add up and often
@@ -55,6 +56,8 @@ class FitSettings:
         val_limit: the most select samples to use; None for all.
         test_limit: the most test samples to use; None for all.
         min_frequency: share of fit samples on which a feature must be active to be selected.
+        sae_dtype: of the products in which SAEs encode; `bfloat16` is faster, adds up in float32,
+            and the log says by how much it changes activations.
         log: whether to keep every sample's pooled activations, which permutations need.
         permutations: of the outcomes, for family-wise p-values; 0 for Bonferroni's bound.
         seed: of every random choice.
@@ -79,6 +82,7 @@ class FitSettings:
     val_limit: int | None = None
     test_limit: int | None = None
     min_frequency: float = 0.0
+    sae_dtype: SAEDtype = "float32"
     log: bool = True
     permutations: int = 1000
     seed: int = 42

@@ -163,7 +163,8 @@ def null_study(
     records = journal(_header(lm, task, settings))
     handles = choose_handles(lm, settings.layers)
     samples = limited(task.fit, settings.samples, settings.seed, task.shuffled)
-    collection = collect(lm, task, samples, load_coders(handles, lm), settings, work)
+    coders = load_coders(handles, lm, settings.sae_dtype)
+    collection = collect(lm, task, samples, coders, settings, work)
     log = collection.log
     if log is None:
         raise ArtifactError(f"{collection.log_note}; choose fewer --samples")

@@ -204,6 +204,7 @@ def cli() -> None:
 @click.option("--strengths", type=Numbers(float), metavar="a,b,c", help="To choose from.")
 @click.option("--controls", type=int, default=10, show_default=True, help="Random controls.")
 @click.option("--permutations", type=int, default=1000, show_default=True, help="For p-values.")
+@click.option("--sae-dtype", default="float32", show_default=True, help="Or: bfloat16, faster.")
 @click.option("--log/--no-log", default=True, help="Keep the activations, for permutations.")
 @click.option("--shard", metavar="I/N", help="Collect part I of N alone, to `merge` later.")
 @click.option("--val-limit", type=int, help="At most this many select samples.")

@@ -254,6 +254,7 @@ def fit_settings(options: Options) -> FitSettings:
         "strength",
         "controls",
         "min_frequency",
+        "sae_dtype",
         "log",
         "permutations",
         "val_limit",
