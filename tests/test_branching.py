@@ -46,6 +46,31 @@ def test_a_wrong_draft_costs_time_only(lm, ids):
     assert branch(lm.decoder, ids, [[5, 6, 7]] * len(ids), arms, 8) == right
 
 
+@pytest.mark.parametrize("length", [18, 40])
+def test_arms_that_leave_a_long_draft_early_or_late_or_never(lm, ids, length):
+    arms = arms_of(lm, 3, 0.05) + arms_of(lm, 3, 0.3, seed=1)[1:] + arms_of(lm, 3, 5.0, seed=2)[1:]
+    drafts = greedy(lm.decoder, ids, length)
+    expected = [one_by_one(lm, ids, arm, length) for arm in arms]
+    assert branch(lm.decoder, ids, drafts, arms, length) == expected
+    left = [sum(a[:4] != b[:4] for a, b in zip(r, drafts, strict=True)) for r in expected]
+    assert min(left) == 0
+    assert max(left) > len(ids) / 2  # so that some are decoded at once
+    assert any(r != drafts and 2 * n < len(ids) for n, r in zip(left, expected, strict=True))
+
+
+@pytest.mark.parametrize("length", [1, 2, 20])
+def test_an_arm_that_adds_nothing_makes_the_drafts_where_there_are_none(lm, ids, length):
+    """Within the sliding window (8 positions), where its pass computes the prefix, and beyond."""
+    arms = arms_of(lm, 4, 0.5)
+    short = [prompt for prompt in ids if len(prompt) + 2 <= 8]
+    assert 1 < len(short) < len(ids)
+    for prompts in (ids, short):
+        drafts = greedy(lm.decoder, prompts, length)
+        expected = [one_by_one(lm, prompts, arm, length) for arm in arms]
+        assert branch(lm.decoder, prompts, [[]] * len(prompts), arms, length) == expected
+        assert expected[0] == drafts
+
+
 def test_eos_ends_a_branch_wherever_it_comes(lm, ids):
     replies = greedy(lm.decoder, ids, 12)
     ending = next(reply[3] for reply in replies if len(reply) > 3)

@@ -42,8 +42,13 @@ LEAST_POSITIONS = 128
 """Positions of arms that run together, if there are as many. More run together behind a longer
 prefix only, for arms waste time on each other's keys, which they do not see."""
 
-OPEN_BYTES = 2**30
-"""Keys and values of replies that left their draft, from which on they are decoded to their end."""
+PROBE = 4
+"""Tokens of a long draft that are tried first. An arm that leaves it on most prompts by then is
+decoded at once: verifying the rest of the draft would be in vain."""
+
+OPEN_BATCHES = 2
+"""Replies that left their draft are decoded to their end together, at most so many batches of them:
+each has a copy of the prefix's keys and values."""
 
 LOGIT_ROWS = 512
 """Positions whose logits are held at once."""
@@ -81,13 +86,19 @@ class _Blocks:
         positions = torch.tensor([len(prompt) - 1 for prompt in prompts])[:, None] + within
         return cls(ids.to(device), needed.to(device), positions.to(device))
 
+    def first(self, queries: int) -> _Blocks:
+        """The beginning of every block."""
+        return _Blocks(*(each[:, :queries] for each in (self.ids, self.needed, self.positions)))
+
 
 @dataclass(frozen=True)
 class _Row:
-    """A reply that left its draft: whose it is, and what it says so far."""
+    """A reply that left its draft: whose it is, the arm's place in its pass, and the tokens so far.
+    """
 
     prompt: int
     arm: int
+    place: int
     reply: list[int]
 
 
@@ -152,25 +163,48 @@ def _branch(
     prefix = _prefix_pass(decoder, prompts) if prefix is None else prefix
     replies: list[list[list[int]]] = [[[] for _ in prompts] for _ in arms]
     waiting: list[_Open] = []
-    size = _together(decoder, blocks.ids.shape, max(map(len, prompts)) - 1)
-    for start in range(0, len(arms), size):
-        some = arms[start : start + size]
-        tokens, cache = _arms_pass(decoder, prefix, blocks, some)
-        rows = []
-        for arm, of_arm in enumerate(tokens.tolist(), start):
-            for prompt, (choices, draft) in enumerate(zip(of_arm, drafts, strict=True)):
-                reply, ended = _accept(choices, draft, decoder.eos_ids, max_new_tokens)
-                replies[arm][prompt] = reply
-                if not ended:
-                    rows.append(_Row(prompt, arm, reply))
-        if rows:
-            waiting.append(_opened(cache, prefix, blocks, rows, start))
-        del cache
-        held = sum(keys.nbytes for each in waiting for keys in (*each.keys, *each.values))
-        if waiting and (held >= OPEN_BYTES or start + size >= len(arms)):
+    left = list(range(len(arms)))
+    probes = [blocks.first(PROBE)] if blocks.ids.shape[1] > 4 * PROBE else []
+    for stage in (*probes, blocks):
+        size = _together(decoder, stage.ids.shape, prefix.unpadded.shape[1])
+        groups = [left[start : start + size] for start in range(0, len(left), size)]
+        left = []
+        for group in groups:
+            tokens, cache = _arms_pass(decoder, prefix, stage, [arms[arm] for arm in group])
+            rows = []
+            for place, (arm, of_arm) in enumerate(zip(group, tokens.tolist(), strict=True)):
+                found = [
+                    _accept(choices, draft, decoder.eos_ids, max_new_tokens)
+                    for choices, draft in zip(of_arm, drafts, strict=True)
+                ]
+                if stage is not blocks and _mostly_agree(found, drafts):
+                    left.append(arm)
+                    continue
+                replies[arm] = [reply for reply, _ in found]
+                rows += [
+                    _Row(prompt, arm, place, reply)
+                    for prompt, (reply, ended) in enumerate(found)
+                    if not ended
+                ]
+            most = OPEN_BATCHES * len(prompts)
+            for piece in (rows[start : start + most] for start in range(0, len(rows), most)):
+                if sum(len(each.rows) for each in waiting) + len(piece) > most:
+                    _go_on(decoder, waiting, arms, max_new_tokens)
+                waiting.append(_opened(cache, prefix, stage, piece))
+            del cache
+        if waiting:  # of one width
             _go_on(decoder, waiting, arms, max_new_tokens)
-            waiting = []
     return replies
+
+
+def _mostly_agree(
+    found: Sequence[tuple[list[int], bool]], drafts: Sequence[Sequence[int]]
+) -> bool:
+    """Whether most replies are the beginning of their draft."""
+    agree = [
+        list(draft[: len(reply)]) == reply for (reply, _), draft in zip(found, drafts, strict=True)
+    ]
+    return 2 * sum(agree) > len(agree)
 
 
 def _together(decoder: Decoder, block: Sequence[int], prefix: int) -> int:
@@ -186,7 +220,7 @@ def _accept(
 ) -> tuple[list[int], bool]:
     """The reply up to the first token that differs from the draft, and whether it has ended."""
     reply: list[int] = []
-    for step in range(min(len(draft) + 1, most)):
+    for step in range(min(len(draft) + 1, most, len(tokens))):
         if tokens[step] in eos_ids:
             return reply, True
         reply.append(tokens[step])
@@ -331,7 +365,7 @@ def _greedy_tokens(
     return torch.cat(chosen)
 
 
-def _opened(cache: Any, prefix: Prefix, blocks: _Blocks, rows: list[_Row], first_arm: int) -> _Open:
+def _opened(cache: Any, prefix: Prefix, blocks: _Blocks, rows: list[_Row]) -> _Open:
     """Open replies with their own keys and values: the prefix, and the block as far as accepted.
 
     A reply of n tokens so far has n accepted positions: P-1 and those of its first n-1 tokens.
@@ -339,11 +373,11 @@ def _opened(cache: Any, prefix: Prefix, blocks: _Blocks, rows: list[_Row], first
     device, queries = blocks.ids.device, blocks.ids.shape[1]
     width = prefix.unpadded.shape[1]
     prompts = torch.tensor([row.prompt for row in rows], device=device)
-    arms = torch.tensor([row.arm - first_arm for row in rows], device=device)
+    places = torch.tensor([row.place for row in rows], device=device)
     said = torch.tensor([len(row.reply) for row in rows], device=device)
     block = torch.arange(queries, device=device)
     before = torch.arange(width, device=device).expand(len(rows), -1)
-    index = torch.cat([before, width + arms[:, None] * queries + block], 1)
+    index = torch.cat([before, width + places[:, None] * queries + block], 1)
     return _Open(
         rows,
         [_gathered(layer.keys, prompts, index) for layer in cache.layers],
