@@ -4,8 +4,8 @@
     python benchmarks/collection.py --layers 26 --d-model 2304 --d-sae 16384 --device cuda
 
 (a) collection over transformers' own `generate` on the same batches; (b) a straightforward
-implementation that encodes every new token through all SAEs inside the loop and keeps all
-activations until the reply has ended, over collection. Both sides alternate in one run. Memory is
+implementation that encodes every new token through all SAEs inside the loop, by sae-lens's own
+`encode`, and keeps all activations until the reply has ended, over collection. Both sides alternate in one run. Memory is
 the peak of a process of its own, above what model and SAEs take.
 """
 
@@ -35,7 +35,7 @@ from corrsteer.config import FitSettings
 from corrsteer.correlation import StreamingCorrelation
 from corrsteer.hook_points import HookPoint
 from corrsteer.models import LanguageModel
-from corrsteer.saes import SparseCoder
+from corrsteer.saes import LensSAE, SparseCoder
 from corrsteer.tasks import Task
 
 
@@ -64,8 +64,11 @@ def in_loop(
 
 
 def _keeper(coder: SparseCoder, kept: list[Tensor]) -> Callable[..., None]:
+    assert isinstance(coder, LensSAE)
+    sae = coder._sae
+
     def keep(_module: Any, _inputs: Any, output: Any) -> None:
-        kept.append(coder.encode(as_tensor(output)[:, -1]))
+        kept.append(sae.encode(as_tensor(output)[:, -1]))
 
     return keep
 

@@ -46,7 +46,7 @@ PROBE = 4
 """Tokens of a long draft that are tried first. An arm that leaves it on most prompts by then is
 decoded at once: verifying the rest of the draft would be in vain."""
 
-OPEN_BATCHES = 2
+OPEN_BATCHES = 4
 """Replies that left their draft are decoded to their end together, at most so many batches of them:
 each has a copy of the prefix's keys and values."""
 
@@ -93,8 +93,7 @@ class _Blocks:
 
 @dataclass(frozen=True)
 class _Row:
-    """A reply that left its draft: whose it is, the arm's place in its pass, and the tokens so far.
-    """
+    """A reply that left its draft: whose it is, the arm's place in its pass, and the tokens so far."""
 
     prompt: int
     arm: int
@@ -197,9 +196,7 @@ def _branch(
     return replies
 
 
-def _mostly_agree(
-    found: Sequence[tuple[list[int], bool]], drafts: Sequence[Sequence[int]]
-) -> bool:
+def _mostly_agree(found: Sequence[tuple[list[int], bool]], drafts: Sequence[Sequence[int]]) -> bool:
     """Whether most replies are the beginning of their draft."""
     agree = [
         list(draft[: len(reply)]) == reply for (reply, _), draft in zip(found, drafts, strict=True)
