@@ -5,8 +5,8 @@
 
 (a) collection over transformers' own `generate` on the same batches; (b) a straightforward
 implementation that encodes every new token through all SAEs inside the loop, by sae-lens's own
-`encode`, and keeps all activations until the reply has ended, over collection. Both sides alternate in one run. Memory is
-the peak of a process of its own, above what model and SAEs take.
+`encode`, and keeps all activations until the reply has ended, over collection. Both sides alternate
+in one run. Memory is the peak of a process of its own, above what model and SAEs take.
 """
 
 from __future__ import annotations

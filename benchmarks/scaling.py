@@ -4,10 +4,9 @@
     python benchmarks/scaling.py --d-model 2304 --d-sae 16384 --layers 26 --device cuda
 
 One of the four is varied at a time, a few steps up from the sizes given, in a process of its own
-for each; a run of the same size warms it up. Prints Markdown: seconds of collecting and peak
-memory, all of the process's on a CPU and all that is allocated on a GPU; then the exponents of both
-from a straight line through their logarithms: 1 is linear, 0 flat. Model and SAEs are in the memory,
-so that of samples and of the reply's length shows what collecting itself holds.
+for each; one batch warms it up. Prints Markdown: seconds of collecting and peak memory, all of the
+process's on a CPU and all that is allocated on a GPU; then the exponents of both from a straight
+line through their logarithms: 1 is linear, 0 flat. Model, SAEs and libraries are in the memory.
 """
 
 from __future__ import annotations

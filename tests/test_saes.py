@@ -49,7 +49,7 @@ def test_other_architectures_encode_by_sae_lens_and_have_no_bfloat16():
     expected = sae.encode(residuals(9))
     coder = LensSAE("a gated one", lambda device: sae, CPU)
     assert torch.equal(coder.encode(residuals(9)), expected)
-    with pytest.raises(SAEError, match="a gated one is a GatedSAE.*leave it at float32"):
+    with pytest.raises(SAEError, match=r"a gated one is a GatedSAE.*leave it at float32"):
         coder.multiply_in_bfloat16()
 
 

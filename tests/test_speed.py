@@ -1,4 +1,4 @@
-"""The benchmarks of speed run, at a size that measures nothing, with their commands' own options."""
+"""The benchmarks of speed run, at a size that measures nothing."""
 
 import json
 import re
@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SMALL = "--layers 2 --d-model 32 --d-ff 64 --heads 2 --kv-heads 1 --d-sae 64 --threads 1".split()
-FEW = [*SMALL, *"--samples 4 --prompt 8 --batch-size 2".split()]
+SMALL = [
+    *("--layers", "2", "--d-model", "32", "--d-ff", "64", "--heads", "2"),
+    *("--kv-heads", "1", "--d-sae", "64", "--threads", "1"),
+]
+FEW = [*SMALL, "--samples", "4", "--prompt", "8", "--batch-size", "2"]
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ class _Blocks:
 
 @dataclass(frozen=True)
 class _Row:
-    """A reply that left its draft: whose it is, the arm's place in its pass, and the tokens so far."""
+    """A reply that left its draft: whose it is, where in its pass, and its tokens so far."""
 
     prompt: int
     arm: int
