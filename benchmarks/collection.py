@@ -12,6 +12,7 @@ in one run. Memory is the peak of a process of its own, above what model and SAE
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -101,7 +102,10 @@ def peak_mb(arguments: list[str], side: str, new_tokens: int) -> float:
             "--tokens",
             str(new_tokens),
         ]
-        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        # what is freed goes back at once, so that the peak is what is held and not holes between
+        returning = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=returning)
+        return float(done.stdout)
 
     return measured(side) - measured("load")
 
@@ -125,7 +129,9 @@ def main() -> None:
         made = sides(options, options.tokens[0])
         if options.only != "load":
             made[options.only]()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        on_gpu = options.device.startswith("cuda")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(torch.cuda.max_memory_allocated() / 2**20 if on_gpu else peak)
         return
     print("| reply tokens | collect / generate | in loop / collect | seconds of generate |")
     print("|---|---|---|---|")

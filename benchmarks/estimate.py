@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from random_model import Shape, generate_plainly, make_model, make_task, prompt_ids
 
-from corrsteer.collect import BUFFER_BYTES
+from corrsteer.collect import BLOCK_ROWS
 
 GIB = 2**30
 SAMPLES = 1000
@@ -111,7 +111,7 @@ BENCHMARK_WORK = {reply: Work(16, 128, reply) for reply in MEASURED}
 def memory(model: Model, work: Work) -> dict[str, int]:
     """Bytes on the GPU while samples are collected, by what takes them."""
     positions = work.batch * work.prompt
-    waiting = BUFFER_BYTES // (4 * model.d_sae)  # positions that are encoded together
+    block = BLOCK_ROWS["gpu"]
     kept = model.layers * model.kv_heads * model.head * work.batch * (work.prompt + work.reply)
     return {
         "weights, bfloat16": model.element * model.parameters,
@@ -123,8 +123,8 @@ def memory(model: Model, work: Work) -> dict[str, int]:
         "one MLP in the prompts' pass": 3 * model.element * positions * model.mlp,
         "attention scores, float32": 4 * work.batch * model.heads * work.prompt**2,
         "pooled activations": 4 * model.layers * work.batch * model.d_sae,
-        "residuals waiting to be encoded": model.element * model.layers * waiting * model.d_model,
-        "activations being encoded": 3 * BUFFER_BYTES,
+        "residuals waiting to be encoded": model.element * model.layers * block * model.d_model,
+        "activations being encoded, mask": (4 + 1) * block * model.d_sae,
     }
 
 

@@ -188,7 +188,7 @@ def _collected(
     watch: Stopwatch,
 ) -> Collection:
     with watch.timing("load"):
-        coders = load_coders(handles, lm)
+        coders = load_coders(handles, lm, settings.sae_dtype)
     with watch.timing("collect"):
         return collect(lm, task, samples, coders, settings, work)
 
