@@ -12,7 +12,6 @@ in one run. Memory is the peak of a process of its own, above what model and SAE
 from __future__ import annotations
 
 import argparse
-import os
 import resource
 import subprocess
 import sys
@@ -102,10 +101,7 @@ def peak_mb(arguments: list[str], side: str, new_tokens: int) -> float:
             "--tokens",
             str(new_tokens),
         ]
-        # what is freed goes back at once, so that the peak is what is held and not holes between
-        returning = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=returning)
-        return float(done.stdout)
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     return measured(side) - measured("load")
 

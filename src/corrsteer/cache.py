@@ -50,11 +50,15 @@ def keeps_all(cache: DynamicCache) -> bool:
 def _growing(layer: Any, most_positions: int) -> Any:
     slides = type(layer) is DynamicSlidingWindowLayer and layer.sliding_window < most_positions
     plain = type(layer) in (DynamicLayer, DynamicSlidingWindowLayer)
-    return GrowingLayer() if plain and not slides else layer
+    return GrowingLayer(most_positions) if plain and not slides else layer
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     """The keys and values of one layer, at the beginning of larger tensors.
+
+    Args:
+        most_positions: reserved at once on a CPU, where memory that is not written to costs nothing
+            and every reservation leaves a hole.
 
     Attributes:
         keys, values: those there are; [batch, heads, pos, head].
@@ -63,8 +67,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
     keys: Tensor
     values: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, most_positions: int = 0) -> None:
         super().__init__()
+        self._most_positions = most_positions
         self._reserved: tuple[Tensor, Tensor] | None = None
 
     def update(
@@ -80,9 +85,11 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         start = self.get_seq_length()
         end = start + key_states.shape[2]
         if self._reserved is None or self._reserved[0].shape[2] < end:
+            most = self._most_positions if key_states.device.type == "cpu" else 0
+            positions = most if most >= end else end + ROOM
             self._reserved = (
-                _reserve(self.keys, key_states, end + ROOM),
-                _reserve(self.values, value_states, end + ROOM),
+                _reserve(self.keys, key_states, positions),
+                _reserve(self.values, value_states, positions),
             )
         keys, values = self._reserved
         keys[:, :, start:end] = key_states
