@@ -29,6 +29,7 @@ LAYERS = [
     ["collect", "inference", "search", "evaluation"],
     ["fitting", "document"],
     ["train", "derive", "sft", "null_study", "transfer", "sample_efficiency"],
+    ["study"],
     # D. doors
     ["report", "export"],
     ["vllm_plugin", "demo"],

@@ -166,6 +166,13 @@ Examples:
   corrsteer study null --model mini --task mini-harmbench --runs 50 --val-limit 100 --out null
 """
 
+PAPER_EPILOG = """\b
+Examples:
+  corrsteer study paper --model mini
+  corrsteer study paper --model mini --tasks mini-mmlu,mini-harmbench --seeds 42 --skip sft
+  corrsteer study paper --model gemma2b --samples 4000 --test-limit 1000 --val-limit 300
+"""
+
 SFT_EPILOG = """\b
 Examples:
   corrsteer sft --task mini-mmlu
@@ -436,6 +443,43 @@ def study_null(**options: Any) -> None:
     from corrsteer.cli.study import run_null
 
     run_null(options)
+
+
+@study.command("paper", epilog=PAPER_EPILOG)
+@click.option("--model", required=True, help="Known name (see `models`), hub id or folder.")
+@click.option("--sae", metavar="FOLDER|RELEASE", help="A known model brings its own.")
+@click.option("--revision", help="Commit of a hub id. [default: main]")
+@click.option("--hook-shift", type=int, default=0, help="Steer this many blocks later.")
+@click.option("--dtype", help="float32, bfloat16 or float16.")
+@click.option("--device", help="cpu, cuda, cuda:1, ..., or auto to spread over several GPUs.")
+@click.option("--tasks", metavar="T,T", help="[default: mini's own, or the paper's]")
+@click.option("--scorer", metavar="TASK=NAME", multiple=True, help="Judge a task's replies by it.")
+@click.option("--data", metavar="[TASK=]FOLDER", multiple=True, help="Local copy of a data set.")
+@click.option("--seeds", type=Numbers(int), metavar="a,b,c", help="[default: 42,43,44]")
+@click.option("--samples", "--num-samples", type=int, default=4000, show_default=True)
+@click.option("--val-limit", type=int, help="At most this many select samples of each task.")
+@click.option("--test-limit", type=int, help="At most this many test samples of each task.")
+@click.option("--permutations", type=int, default=1000, show_default=True, help="For p-values.")
+@click.option("--controls", type=int, default=10, show_default=True, help="Random controls.")
+@click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option(
+    "--skip",
+    metavar="PART,PART",
+    help="Of methods, pooling, raw, samples, transfer, seeds and sft.",
+)
+@click.option("--lora", is_flag=True, help="Fine-tune LoRA adapters instead of every weight.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder; studies/paper-MODEL by default."
+)
+@JSON_OPTION
+def study_paper(**options: Any) -> None:
+    """Every table and figure of the paper for a model, beside the paper's own where it has them.
+
+    As CSV, Markdown, SVG, PNG and one HTML page. The same command goes on where it was stopped.
+    """
+    from corrsteer.cli.paper import run_paper
+
+    run_paper(options)
 
 
 @study.command("samples")

@@ -1,0 +1,121 @@
+"""What `corrsteer study paper` does and prints.
+
+Changes when an option of it means something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from corrsteer.cli.run import _emit, _load_guards, _load_model, _load_task, _quietly
+from corrsteer.cli.terminal import TerminalProgress
+from corrsteer.errors import SettingsError
+from corrsteer.mini.corpus import FAMILIES
+from corrsteer.report.study import PAGE_FILE, write
+from corrsteer.report.study.files import as_text
+from corrsteer.study.cells import Cells
+from corrsteer.study.paper import Materials, run_study
+from corrsteer.study.settings import StudySettings
+from corrsteer.tasks import Task, known_tasks, mini
+
+Options = Mapping[str, Any]
+
+ASKED = ("samples", "val_limit", "test_limit", "permutations", "controls", "batch_size", "lora")
+MODEL = ("model", "revision", "sae", "hook_shift", "dtype")
+"""Options that say which model a study is of."""
+
+TASK_DEFAULTS = {
+    "raw": False,
+    "max_new_tokens": None,
+    "filter_value": None,
+    "few": None,
+    "chat": None,
+    "select_token": None,
+}
+"""Options of `train` that tasks of a study leave as they are."""
+
+
+def run_paper(options: Options) -> None:
+    """`corrsteer study paper`."""
+    given = {name: options[name] for name in ASKED}
+    if options["seeds"] is not None:
+        given["seeds"] = options["seeds"]
+    settings = StudySettings(skip=_names(options["skip"]), **given)
+    names = _names(options["tasks"]) or _tasks_of(options["model"])
+    scorers = _scorers(options["scorer"], names)
+    out = options["out"] or Path("studies") / f"paper-{Path(options['model']).name}"
+    header = {
+        **{name: options[name] for name in MODEL},
+        "tasks": names,
+        "scorers": scorers,
+        "data": options["data"],
+        **settings.header(),
+    }
+    cells = Cells(out, header)
+
+    def task(name: str, seed: int) -> tuple[Task, Sequence[Task]]:
+        asked = {**TASK_DEFAULTS, **options, "seed": seed, "scorer": scorers.get(name)}
+        found = _load_task(name, asked)
+        return found, _load_guards(None, found, asked)
+
+    with _quietly(), TerminalProgress() as progress:
+
+        def model() -> Any:
+            with progress.stage("load model", None):
+                return _load_model({**TASK_DEFAULTS, **options, "task": names[0]})
+
+        study = run_study(
+            cells, options["model"], names, settings, Materials(model, task), progress
+        )
+    document = {"study": str(out), **write(study, out)}
+    _emit(document, options["as_json"], _print_study)
+
+
+def _names(given: str | None) -> tuple[str, ...]:
+    """Names with commas between them."""
+    return tuple(name for name in (given or "").split(",") if name)
+
+
+def _tasks_of(model: str) -> tuple[str, ...]:
+    """The built-in model's own tasks, or the paper's."""
+    if model == "mini":
+        return tuple(FAMILIES)
+    return tuple(name for name in known_tasks() if name not in mini.NAMES)
+
+
+def _scorers(given: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
+    """Task -> the scorer asked for in place of its own.
+
+    Raises:
+        SettingsError: a task that is not of the study, or none named.
+    """
+    found = {}
+    for each in given:
+        task, sign, scorer = each.partition("=")
+        if not sign or task not in tasks:
+            raise SettingsError(
+                f"--scorer is {each!r}; give TASK=NAME with one of {', '.join(tasks)}"
+            )
+        found[task] = scorer
+    return found
+
+
+def _print_study(document: Options) -> None:
+    console = Console()
+    console.print(Text.assemble((document["model"], "bold"), ": accuracy on the test split"))
+    rows = document["tables"].get("accuracy", {"rows": []})["rows"]
+    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, name in enumerate(rows[0] if rows else ()):
+        grid.add_column(name, justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(as_text(value, "percent") for value in row.values()))
+    console.print(grid)
+    for note in document["notes"]:
+        console.print(Text(note), soft_wrap=True)
+    console.print(Text(f"Page: {Path(document['study']) / PAGE_FILE}"), soft_wrap=True)
