@@ -17,8 +17,8 @@ from corrsteer.study.published import published
 from corrsteer.study.results import Study
 
 Kind = Literal["text", "page", "percent", "points", "spread", "number", "p", "count"]
-"""What a column holds: `page` is an address, `percent` a share, `points` a difference of two, `spread`
-a standard deviation of either."""
+"""What a column holds: `page` is an address, `percent` a share, `points` a difference of two,
+`spread` a standard deviation of either."""
 
 Value = str | float | int | None
 Row = tuple[Value, ...]
@@ -644,7 +644,7 @@ def _keys(chosen: Iterable[Any]) -> set[tuple[str, int]]:
         (each["hook_point"], each["latent"]) if isinstance(each, Mapping) else tuple(each)
         for each in chosen
     )
-    return set(pairs)  # type: ignore[arg-type]
+    return set(pairs)
 
 
 def _mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:

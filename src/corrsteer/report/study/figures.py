@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -50,7 +51,9 @@ LOOKS: Mapping[str, tuple[str, str, bool]] = {
 }
 """Marker, role of its colour, and whether it is filled."""
 
-METHODS = {
+CHANGE_AXIS = "change of test accuracy, points"
+
+METHODS: Mapping[tuple[Value, ...], str] = {
     ("corr", "positive", "positive"): "r",
     ("corr", "positive", "contrast"): "r, contrastive coefficient",
     ("corr", "both", "positive"): "r, both signs",
@@ -59,6 +62,24 @@ METHODS = {
     ("fisher", "positive", "positive"): "Fisher ratio",
     ("contrast", "positive", "positive"): "contrast",
 }
+
+
+STRIPS = {
+    "accuracy": (
+        "test accuracy, %",
+        "Test accuracy of every method; the upright line is the baseline.",
+    ),
+    "side-effects": ("SER", "Side Effect Ratio of every method."),
+    "frequency": (
+        "share of fit samples, %",
+        "How often the best feature of each layer is active, on samples answered right and wrong.",
+    ),
+    "pooling": (CHANGE_AXIS, "Change by A, by the way activations are pooled."),
+    "raw": (CHANGE_AXIS, "Change by A, from SAE latents and from residual dimensions."),
+    "methods": (CHANGE_AXIS, "Change by A, by the way features are selected."),
+    "seeds": (CHANGE_AXIS, "Change by A for every seed, with mean and standard deviation."),
+}
+"""Figure -> its axis, and what it shows."""
 
 
 @dataclass(frozen=True)
@@ -82,44 +103,38 @@ Strips = Mapping[str, Sequence[Mark]]
 
 def charts(study: Study, made: Sequence[Table]) -> dict[str, Chart]:
     """The figures that the tables have data for, by name."""
-    by_name = {table.name: table.records() for table in made}
-    found = [
-        _strips("accuracy", _accuracy(by_name, study), "test accuracy, %", "Test accuracy of every "
-                "method, a row a task; the upright line is the baseline."),
-        _strips("side-effects", _by(by_name.get("arms", ()), "method", "SER", 1), "SER",
-                "Side Effect Ratio of every method, a row a task."),
-        _strips("frequency", _frequency(by_name.get("frequency", ())),
-                "share of fit samples, %", "How often the best feature of each layer is active, on "
-                "samples answered right and on those answered wrong."),
-        _strips("pooling", _by(_only(by_name.get("pooling", ()), strategy="A"), "pooling",
-                "change", 100), "change of test accuracy, points",
-                "Change of test accuracy by A, by the way activations are pooled."),
-        _strips("raw", _by(_only(by_name.get("raw", ()), strategy="A"), "features", "change", 100),
-                "change of test accuracy, points",
-                "Change of test accuracy by A, from SAE latents and from residual dimensions."),
-        _strips("methods", _methods(by_name.get("methods", ())),
-                "change of test accuracy, points",
-                "Change of test accuracy by A, by the way features are selected."),
-        _strips("seeds", _seeds(study, by_name.get("seeds", ())),
-                "change of test accuracy by A, points",
-                "Change of test accuracy by A for every seed, with mean and standard deviation."),
-        *_lines(study, by_name.get("samples", ())),
-        *(_matrix(name, by_name.get("transfer-detail", ()), strategy)
-          for name, strategy in (("transfer", "A"), ("transfer-recommended", "recommended"))),
-    ]  # fmt: skip
-    return {chart.name: chart for chart in found if chart is not None}
-
-
-def _accuracy(by_name: Mapping[str, Sequence[Record]], study: Study) -> Strips:
-    found = {
-        task: [mark for mark in marks if mark.look in LOOKS]
-        for task, marks in _by(by_name.get("arms", ()), "method", "accuracy", 100).items()
+    rows = {table.name: table.records() for table in made}
+    arms, of_a = rows.get("arms", []), partial(_only, strategy="A")
+    strips = {
+        "accuracy": _accuracy(arms, rows.get("accuracy", [])),
+        "side-effects": _by(arms, "method", "SER", 1),
+        "frequency": _frequency(rows.get("frequency", [])),
+        "pooling": _by(of_a(rows.get("pooling", [])), "pooling", "change"),
+        "raw": _by(of_a(rows.get("raw", [])), "features", "change"),
+        "methods": _methods(of_a(rows.get("methods", []))),
+        "seeds": _seeds(study, rows.get("seeds", [])),
     }
-    for row in by_name.get("accuracy", ()):
-        for task in study.tasks:
+    found = [
+        Chart(name, STRIPS[name][1], partial(_draw_strips, each, STRIPS[name][0]))
+        for name, each in strips.items()
+        if any(each.values())
+    ]
+    found += _lines(study, rows.get("samples", []))
+    pairs = rows.get("transfer-detail", [])
+    found += _matrix("transfer", "A at strength 1", of_a(pairs))
+    recommended = _only(pairs, strategy="recommended")
+    found += _matrix("transfer-recommended", "what is recommended", recommended)
+    return {chart.name: chart for chart in found}
+
+
+def _accuracy(arms: Sequence[Record], wide: Sequence[Record]) -> Strips:
+    """Every method's, and A's in the paper."""
+    found = _by(arms, "method", "accuracy")
+    for row in wide:
+        for task, marks in found.items():
             value = row.get(task + PAPER)
             if row["method"] == "A" and isinstance(value, float):
-                found[task].append(Mark("A" + PAPER, 100 * value))
+                marks.append(Mark("A" + PAPER, 100 * value))
     return found
 
 
@@ -127,8 +142,8 @@ def _only(rows: Sequence[Record], **labels: str) -> list[Record]:
     return [row for row in rows if all(row[name] == value for name, value in labels.items())]
 
 
-def _by(rows: Sequence[Record], look: str, value: str, scale: float) -> dict[str, list[Mark]]:
-    """A mark a row of a table that has a value."""
+def _by(rows: Sequence[Record], look: str, value: str, scale: float = 100) -> dict[str, list[Mark]]:
+    """Task -> a mark for each of its rows that has a value and a look."""
     found: dict[str, list[Mark]] = {}
     for row in rows:
         number, name = row[value], str(row[look])
@@ -140,15 +155,15 @@ def _by(rows: Sequence[Record], look: str, value: str, scale: float) -> dict[str
 def _frequency(rows: Sequence[Record]) -> Strips:
     right = [{**row, "look": "on right", "value": row["on right"]} for row in rows]
     wrong = [{**row, "look": "on wrong", "value": row["on wrong"]} for row in rows]
-    return _by([*right, *wrong], "look", "value", 100)
+    return _by([*right, *wrong], "look", "value")
 
 
 def _methods(rows: Sequence[Record]) -> Strips:
     named = [
-        {**row, "look": METHODS.get((row["method"], row["sign"], row["coefficient"]), "")}  # type: ignore[call-overload]
+        {**row, "look": METHODS.get((row["method"], row["sign"], row["coefficient"]), "")}
         for row in rows
     ]
-    return _by(_only(named, strategy="A"), "look", "change", 100)
+    return _by(named, "look", "change")
 
 
 def _seeds(study: Study, rows: Sequence[Record]) -> Strips:
@@ -166,17 +181,11 @@ def _seeds(study: Study, rows: Sequence[Record]) -> Strips:
     return found
 
 
-def _strips(name: str, strips: Strips, axis: str, label: str) -> Chart | None:
-    if not any(strips.values()):
-        return None
-    return Chart(name, label, partial(_draw_strips, strips, axis))
-
-
 def _draw_strips(strips: Strips, axis: str, width: float) -> Figure:
     """A row a task, a mark a value, and a legend above."""
     narrow = width < WIDE
     looks = [look for look in LOOKS if any(m.look == look for ms in strips.values() for m in ms)]
-    columns = 2 if narrow else 5
+    columns = 2 if narrow else 7 if len(looks) < 7 or max(map(len, looks)) < 14 else 4
     top = 14 + 22 * math.ceil(len(looks) / columns)
     figure = canvas(width, 36 * len(strips) + top + 54)
     plot = axes(figure, 138 if narrow else 170, top, 14, 54)
@@ -199,7 +208,7 @@ def _draw_strips(strips: Strips, axis: str, width: float) -> Figure:
     return figure
 
 
-def _look(name: str) -> dict[str, object]:
+def _look(name: str) -> dict[str, Any]:
     marker, role, filled = LOOKS[name]
     colour = LIGHT[role]
     size = 15.0 if name in ("baseline", "recommended") else 8.5
@@ -265,20 +274,18 @@ def _draw_panel(plot: Axes, rows: Sequence[Record], series: Mapping[str, str]) -
     plot.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
 
 
-def _line_look(name: str) -> dict[str, object]:
+def _line_look(name: str) -> dict[str, Any]:
     return {**_look(name), "ms": 5.5, "color": LIGHT[LOOKS[name][1]], "lw": 1.6}
 
 
-def _matrix(name: str, rows: Sequence[Record], strategy: str) -> Chart | None:
-    chosen = _only(rows, strategy=strategy)
-    if not chosen:
-        return None
-    what = "A at strength 1" if strategy == "A" else "what is recommended"
+def _matrix(name: str, what: str, rows: Sequence[Record]) -> list[Chart]:
+    if not rows:
+        return []
     label = (
         f"Change of test accuracy, points, by {what}: steering for the task of the row, tested on "
         "that of the column. In bold where the 95 % interval excludes zero."
     )
-    return Chart(name, label, partial(_draw_matrix, chosen))
+    return [Chart(name, label, partial(_draw_matrix, rows))]
 
 
 def _draw_matrix(rows: Sequence[Record], width: float) -> Figure:
@@ -296,15 +303,12 @@ def _draw_matrix(rows: Sequence[Record], width: float) -> Figure:
         change = float(row["change"] or 0)
         low, high = float(row["change low"] or 0), float(row["change high"] or 0)
         role = "better" if change > 0 else "worse"
-        plot.fill_between(
-            [x - 0.48, x + 0.48], y - 0.46, y + 0.46, color=LIGHT[role], lw=0,
-            alpha=0.55 * abs(change) / largest,
-        )  # fmt: skip
-        plot.text(
-            x, y, number(100 * change, 0 if narrow else 1), ha="center", va="center",
-            fontsize=SMALL - 2 if narrow else SMALL,
-            fontweight="bold" if low > 0 or high < 0 else "normal", color=LIGHT["ink"],
-        )  # fmt: skip
+        shade = {"color": LIGHT[role], "lw": 0, "alpha": 0.55 * abs(change) / largest}
+        plot.fill_between([x - 0.48, x + 0.48], y - 0.46, y + 0.46, **shade)
+        weight = "bold" if low > 0 or high < 0 else "normal"
+        size = SMALL - 2 if narrow else SMALL
+        look = {"ha": "center", "va": "center", "fontsize": size, "fontweight": weight}
+        plot.text(x, y, number(100 * change, 0 if narrow else 1), color=LIGHT["ink"], **look)
     name_rows(plot, [_plain(source) for source in sources])
     plot.set_xlim(-0.5, len(targets) - 0.5)
     plot.set_xticks(range(len(targets)), [_plain(t) for t in targets], rotation=50, ha="left")
