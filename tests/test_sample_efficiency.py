@@ -95,3 +95,23 @@ def test_the_command_says_the_same(saved):
     assert done.exit_code == 0, done.output
     for words in ("samples", "largest |r|", "significant above", "70", "100 %"):
         assert words in done.output
+
+
+def test_the_command_tries_the_choices_on_the_test_split(saved):
+    given = ["study", "samples", str(saved), "--accuracy"]
+    done = CliRunner().invoke(cli, [*given, "--json"])
+    assert done.exit_code == 0, done.output
+    *_, last = json.loads(done.stdout)["snapshots"]
+    run = cs.load_run(saved)
+    found = cs.evaluate(
+        cs.load_model(run.provenance.model, sae=run.provenance.sae_source),
+        cs.load_task(run.provenance.task, scorer=SCORER, max_new_tokens=3),
+        run.steering,
+    )
+    assert last["A"]["steered"] == json.loads(json.dumps(asdict(found.steered)))
+    assert last["A"]["baseline"] == json.loads(json.dumps(asdict(found.baseline)))
+    assert last["S"]["features"][0] in last["A"]["features"]
+    shown = CliRunner().invoke(cli, given)
+    assert "accuracy of A" in shown.output
+    plain = CliRunner().invoke(cli, given[:3])
+    assert "accuracy" not in plain.output

@@ -484,9 +484,17 @@ def study_paper(**options: Any) -> None:
 
 @study.command("samples")
 @click.argument("run")
+@click.option("--accuracy", is_flag=True, help="Load the model, and run the test split too.")
+@click.option("--test-limit", type=int, help="At most this many test samples.")
+@click.option("--batch-size", type=int, default=32, show_default=True)
+@click.option("--device", help="cpu, cuda, cuda:1, ..., or auto to spread over several GPUs.")
+@click.option("--data", metavar="FOLDER", multiple=True, help="Local copy of the data set.")
 @JSON_OPTION
 def study_samples(**options: Any) -> None:
-    """What a run would have chosen from 25, 50, 100, ... of its samples: no model is loaded."""
+    """What a run would have chosen from 25, 50, 100, ... of its samples.
+
+    No model is loaded, unless the accuracy of those choices is asked for.
+    """
     from corrsteer.cli.study import run_samples
 
     run_samples(options)

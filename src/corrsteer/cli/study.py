@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,38 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corrsteer.artifacts import load_run, to_json
-from corrsteer.cli.run import _default_model, _emit, _load_model, _load_task, _quietly, _seeded
-from corrsteer.cli.terminal import TerminalProgress, print_table
+from corrsteer.artifacts import Run, load_run, to_json
+from corrsteer.bench import Bench
+from corrsteer.cli.run import (
+    _default_model,
+    _defaults_of,
+    _emit,
+    _load_model,
+    _load_task,
+    _model_of,
+    _quietly,
+    _seeded,
+)
+from corrsteer.cli.terminal import TerminalProgress, _accuracy, print_table
+from corrsteer.cli.transfer import DEFAULTS
 from corrsteer.config import FitSettings
 from corrsteer.errors import ArtifactError
 from corrsteer.files import write_whole
 from corrsteer.journal import Journal
+from corrsteer.models import saes_of
 from corrsteer.null_study import null_document, null_study
-from corrsteer.sample_efficiency import sample_efficiency
+from corrsteer.sample_efficiency import Snapshot, sample_efficiency
+from corrsteer.study.arms import tried
+from corrsteer.study.parts import snapshot_arms
 
 Options = Mapping[str, Any]
 
 SAMPLES_SCHEMA = "corrsteer.samples/1"
 NULL_FILE = "null.json"
 SETTINGS = ("samples", "val_limit", "permutations", "seed", "batch_size")
+OF_THE_RUN = {**DEFAULTS, "model": None, "revision": None, "dtype": None}
+"""Options of `eval` that only the run itself can set in `study samples`."""
+
 TASK_DEFAULTS = {"filter_value": None, "few": None, "chat": None, "select_token": None}
 
 
@@ -106,17 +123,40 @@ def _print_null(document: Options, path: Path) -> None:
 def run_samples(options: Options) -> None:
     """`corrsteer study samples`."""
     run = load_run(options["run"])
-    with _quietly():
+    with _quietly(), TerminalProgress() as progress:
         snapshots = sample_efficiency(run)
+        arms = _accuracies(run, snapshots, options, progress) if options["accuracy"] else []
     document = {
         "schema": SAMPLES_SCHEMA,
         "run": options["run"],
         "model": {"id": run.provenance.model, "revision": run.provenance.revision},
         "task": run.provenance.task,
         "settings": dataclasses.asdict(run.settings),
-        "snapshots": [dataclasses.asdict(snapshot) for snapshot in snapshots],
+        "snapshots": [
+            {
+                **dataclasses.asdict(snapshot),
+                **{arm["strategy"]: arm for arm in arms if arm["samples"] == snapshot.samples},
+            }
+            for snapshot in snapshots
+        ],
     }
     _emit(document, options["as_json"], _print_samples)
+
+
+def _accuracies(
+    run: Run, snapshots: Sequence[Snapshot], options: Options, progress: TerminalProgress
+) -> list[dict[str, Any]]:
+    """What S and A of every snapshot do on the run's own test split, by its own model."""
+    made, name = run.provenance, run.provenance.task
+    asked = {**OF_THE_RUN, **options, "seed": run.settings.seed, "task": name}
+    task = _load_task(name, _defaults_of(run, asked, name))
+    with progress.stage("load model", None):
+        lm = _load_model(_model_of(run, asked))
+    handles = saes_of(made.model, made.sae_source, made.hook_shift)
+    limit, size = options["test_limit"], options["batch_size"]
+    seed = run.settings.seed
+    bench = Bench(lm, task, "test", limit=limit, seed=seed, batch_size=size, progress=progress)
+    return tried(bench, snapshot_arms(snapshots, run, lm, handles))
 
 
 def _print_samples(document: Options) -> None:
@@ -124,13 +164,15 @@ def _print_samples(document: Options) -> None:
     names = (document["model"]["id"], " on ", document["task"])
     console.print(Text.assemble(*((name, "bold") for name in names)))
     others = ("largest |r|", "significant above", "same best of layers", "same best of all")
-    table = _table("samples", *others)
+    arms = [name for name in ("S", "A") if name in document["snapshots"][0]]
+    table = _table("samples", *others, *(f"accuracy of {name}" for name in arms))
     for row in document["snapshots"]:
         table.add_row(
             f"{row['samples']:,}",
             *("-" if row[of] is None else f"{row[of]:.3f}" for of in ("largest", "threshold")),
             f"{100 * row['agreement']:.0f} %",
             "yes" if row["same_best"] else "no",
+            *(_accuracy(row[name]["steered"]) for name in arms),
         )
     print_table(console, table)
 

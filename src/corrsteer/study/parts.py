@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from corrsteer import derive
-from corrsteer.artifacts import load_run
+from corrsteer.artifacts import Run, load_run
 from corrsteer.bench import Bench, benches_of
 from corrsteer.config import MIN_SAMPLES
 from corrsteer.errors import DataError, InsufficientDataError
 from corrsteer.fitting import fit, rows_of
 from corrsteer.models import RAW, LanguageModel, find_saes
 from corrsteer.progress import Progress
-from corrsteer.sample_efficiency import sample_efficiency
+from corrsteer.saes import SAEHandle
+from corrsteer.sample_efficiency import Snapshot, sample_efficiency
 from corrsteer.sft import TuningSettings, fine_tune
 from corrsteer.steering import combine
 from corrsteer.study.arms import Arm, strategies, tried
@@ -145,11 +146,7 @@ def fewer_samples(lab: Lab, task: Task, folder: Path) -> dict[str, Any]:
             "known what fewer samples would have chosen; choose fewer --samples"
         )
     snapshots = sample_efficiency(run)
-    rows = rows_of({f for each in snapshots for f in each.features}, lab.lm.saes)
-    arms = []
-    for snapshot in snapshots:
-        steering = combine(snapshot.features, rows, lab.lm, run.settings.positions)
-        arms += strategies(steering.at(run.settings.strength), samples=snapshot.samples)
+    arms = snapshot_arms(snapshots, run, lab.lm, lab.lm.saes)
     return {
         "snapshots": [
             {
@@ -163,6 +160,25 @@ def fewer_samples(lab: Lab, task: Task, folder: Path) -> dict[str, Any]:
         ],
         "arms": tried(lab.bench(task), arms),
     }
+
+
+def snapshot_arms(
+    snapshots: Sequence[Snapshot], run: Run, lm: LanguageModel, handles: Sequence[SAEHandle]
+) -> list[Arm]:
+    """S and A of every snapshot of a run, at the strength of its settings.
+
+    Args:
+        snapshots: labelled by their number of samples.
+        run: that they are of.
+        lm: the model to steer.
+        handles: the run's SAEs.
+    """
+    rows = rows_of({feature for each in snapshots for feature in each.features}, handles)
+    arms = []
+    for each in snapshots:
+        steering = combine(each.features, rows, lm, run.settings.positions)
+        arms += strategies(steering.at(run.settings.strength), samples=each.samples)
+    return arms
 
 
 def transfers(lab: Lab, target: Task, folders: Mapping[str, Path]) -> dict[str, Any]:
