@@ -23,6 +23,7 @@ from corrsteer.study.cells import Cells
 from corrsteer.study.paper import Materials, run_study
 from corrsteer.study.settings import StudySettings
 from corrsteer.tasks import Task, known_tasks, mini
+from corrsteer.work import Work
 
 Options = Mapping[str, Any]
 
@@ -71,7 +72,7 @@ def run_paper(options: Options) -> None:
                 return _load_model({**TASK_DEFAULTS, **options, "task": names[0]})
 
         study = run_study(
-            cells, options["model"], names, settings, Materials(model, task), progress
+            cells, options["model"], names, settings, Materials(model, task), Work(progress)
         )
     document = {"study": str(out), **write(study, out)}
     _emit(document, options["as_json"], _print_study)

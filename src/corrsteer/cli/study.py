@@ -38,6 +38,7 @@ from corrsteer.null_study import null_document, null_study
 from corrsteer.sample_efficiency import Snapshot, sample_efficiency
 from corrsteer.study.arms import tried
 from corrsteer.study.parts import snapshot_arms
+from corrsteer.work import Work
 
 Options = Mapping[str, Any]
 
@@ -155,7 +156,7 @@ def _accuracies(
     handles = saes_of(made.model, made.sae_source, made.hook_shift)
     limit, size = options["test_limit"], options["batch_size"]
     seed = run.settings.seed
-    bench = Bench(lm, task, "test", limit=limit, seed=seed, batch_size=size, progress=progress)
+    bench = Bench(lm, task, "test", limit=limit, seed=seed, batch_size=size, work=Work(progress))
     return tried(bench, snapshot_arms(snapshots, run, lm, handles))
 
 

@@ -1,7 +1,8 @@
 """A study's folder: one JSON file a cell, written whole when the cell is done.
 
-Changes when what must survive a kill changes. A cell whose file is there is not done again, so a
-kill costs one cell at most; results hold no times, so that they are the same bytes either way.
+Changes when what must survive a kill changes. A cell whose file is there is not done again, and of
+an unfinished one the passes are kept; results hold no times, so that they are the same bytes
+either way.
 """
 
 from __future__ import annotations
@@ -9,15 +10,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from corrsteer.artifacts import to_json
+from corrsteer.checkpoint import LOCK_FILE, Checkpoint
 from corrsteer.errors import ArtifactError, InsufficientDataError
 from corrsteer.files import cannot_write, write_whole
 
-HEADER_FILE = "settings.json"
+HEADER_FILE, UNFINISHED = "settings.json", "unfinished"
 SCHEMA = "corrsteer.study/1"
 UNAVAILABLE = "unavailable"
 """The key of a result that could not be had; its value says why."""
@@ -49,7 +54,7 @@ class Cells:
                 be written to.
         """
         self.folder = folder
-        document = json.loads(to_json({"schema": SCHEMA, **header}))
+        self._header = document = json.loads(to_json({"schema": SCHEMA, **header}))
         path = folder / HEADER_FILE
         if path.exists():
             _check_same(path, document)
@@ -79,10 +84,42 @@ class Cells:
             raise ArtifactError(f"{path} is no JSON object; remove it to do it again")
         return result
 
-    def done(self, key: str, work: Callable[[], Mapping[str, Any]]) -> Result:
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While inside, no other process may do cells of this study.
+
+        Raises:
+            ArtifactError: another one does, or the folder cannot be written to.
+        """
+        place = self.folder / UNFINISHED
+        try:
+            place.mkdir(exist_ok=True)
+            lock = FileLock(place / LOCK_FILE)
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ArtifactError(
+                f"another process is at work on {self.folder}; wait for it, or choose another --out"
+            ) from error
+        except OSError as error:
+            raise cannot_write(place, error) from error
+        try:
+            yield
+        except KeyboardInterrupt as interrupt:
+            hint = f"what was done is kept in {self.folder}: give the same command again"
+            raise KeyboardInterrupt(hint) from interrupt
+        finally:
+            if not any(each.is_dir() for each in place.iterdir()):
+                shutil.rmtree(place)
+            lock.release()
+
+    def done(self, key: str, work: Callable[[Checkpoint], Mapping[str, Any]]) -> Result:
         """What a cell gives; it is done now if it was not before.
 
         What the samples do not allow is a result too: `unavailable`, with the reason.
+
+        Args:
+            key: of the cell.
+            work: does it, given where its passes are kept until then.
 
         Raises:
             CorrSteerError: anything else that went wrong; the cell is not done then.
@@ -91,12 +128,15 @@ class Cells:
         if found is not None:
             return found
         self._clear(key)
+        checkpoint = Checkpoint(self.folder / UNFINISHED / key)
+        checkpoint.open({"cell": key, "study": self._header})
         try:
-            content = to_json(work())
+            content = to_json(work(checkpoint))
         except InsufficientDataError as error:
             self._clear(key)
             content = to_json({UNAVAILABLE: str(error)})
         write_whole(self._path(key), content)
+        shutil.rmtree(checkpoint.folder, ignore_errors=True)
         result: Result = json.loads(content)
         return result
 

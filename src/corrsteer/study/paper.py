@@ -7,26 +7,28 @@ last are those of fine-tuning, which change the model's weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from corrsteer.checkpoint import Checkpoint
 from corrsteer.errors import SettingsError
 from corrsteer.models import LanguageModel
-from corrsteer.progress import SILENT, Progress
 from corrsteer.sft import check_installed
 from corrsteer.study import parts
 from corrsteer.study.cells import UNAVAILABLE, Cells, cell_key
 from corrsteer.study.results import Study
 from corrsteer.study.settings import StudySettings
 from corrsteer.tasks import Task
+from corrsteer.work import WORK, Work
 
 NO_SFT = (
     "The fine-tuning rows are left out, as TRL, PEFT and accelerate are not installed: "
     "pip install 'corrsteer[sft]' and give the same command again, which goes on from here."
 )
 
-Work = Callable[[], Mapping[str, Any]]
+Doing = Callable[[Checkpoint], Mapping[str, Any]]
 Guarded = tuple[Task, Sequence[Task]]
 
 
@@ -49,7 +51,7 @@ def run_study(
     tasks: Sequence[str],
     settings: StudySettings,
     materials: Materials,
-    progress: Progress = SILENT,
+    work: Work = WORK,
 ) -> Study:
     """Every cell of the study; those that are done already are taken as they are.
 
@@ -59,7 +61,7 @@ def run_study(
         tasks: names of one or more tasks.
         settings: of the study.
         materials: model and tasks.
-        progress: told how many cells are done, and how far the present one is.
+        work: how the passes of each cell are done.
 
     Raises:
         SettingsError: no task, or two whose files would have the same names.
@@ -67,13 +69,13 @@ def run_study(
     """
     if len({cell_key("main", name) for name in tasks}) < len(tasks) or not tasks:
         raise SettingsError(f"tasks is {','.join(tasks)}; give one or more of different names")
-    study = _Studying(cells, tasks, settings, materials, progress)
+    study = _Studying(cells, tasks, settings, materials, work)
     if any(cells.get(cell_key("main", name)) is None for name in tasks):
         for name in tasks:  # so that one that cannot be had stops the study at its start
             study.task(name)
-    with progress.stage("study", study.most_cells) as advance:
-        for key, work in study.cells():
-            study.results[key] = cells.done(key, work)
+    with cells.held(), work.progress.stage("study", study.most_cells) as advance:
+        for key, doing in study.cells():
+            study.results[key] = cells.done(key, doing)
             advance(1)
     notes = (NO_SFT,) if settings.wanted("sft") and not study.tunes else ()
     return Study(model, tuple(tasks), settings, study.results, notes)
@@ -93,12 +95,12 @@ class _Studying:
         tasks: Sequence[str],
         settings: StudySettings,
         materials: Materials,
-        progress: Progress,
+        work: Work,
     ):
         self.results: dict[str, dict[str, Any]] = {}
         self.tunes = settings.wanted("sft") and _can_tune()
         self._cells, self._names, self._settings = cells, tasks, settings
-        self._materials, self._progress = materials, progress
+        self._materials, self._work = materials, work
         self._lm: LanguageModel | None = None
         self._tasks: dict[tuple[str, int], Guarded] = {}
 
@@ -111,7 +113,7 @@ class _Studying:
         each += wanted("seeds") * len(self._settings.seeds)
         return len(self._names) * (1 + each)
 
-    def cells(self) -> Iterator[tuple[str, Work]]:
+    def cells(self) -> Iterator[tuple[str, Doing]]:
         """The key of each cell and what does it; after the main runs, of tasks that have one."""
         for name in self._names:
             yield cell_key("main", name), partial(self._main, name)
@@ -143,26 +145,29 @@ class _Studying:
 
     def _cell(
         self, part: str, name: str, work: Callable[..., Mapping[str, Any]], *given: Any, **more: Any
-    ) -> tuple[str, Work]:
-        return cell_key(part, name), lambda: work(self._lab(), self.task(name)[0], *given, **more)
+    ) -> tuple[str, Doing]:
+        def doing(kept: Checkpoint) -> Mapping[str, Any]:
+            return work(self._lab(kept), self.task(name)[0], *given, **more)
 
-    def _folder(self, name: str) -> Any:
+        return cell_key(part, name), doing
+
+    def _folder(self, name: str) -> Path:
         return self._cells.run_folder(cell_key("main", name))
 
-    def _main(self, name: str) -> Mapping[str, Any]:
-        return parts.main_run(self._lab(), *self.task(name), self._folder(name))
+    def _main(self, name: str, kept: Checkpoint) -> Mapping[str, Any]:
+        return parts.main_run(self._lab(kept), *self.task(name), self._folder(name))
 
-    def _repeated(self, name: str, seed: int) -> Mapping[str, Any]:
-        return parts.repeated(self._lab(), self.task(name, seed)[0], seed)
+    def _repeated(self, name: str, seed: int, kept: Checkpoint) -> Mapping[str, Any]:
+        return parts.repeated(self._lab(kept), self.task(name, seed)[0], seed)
 
-    def _tuned(self, name: str) -> Mapping[str, Any]:
-        lab, self._lm = self._lab(), None
+    def _tuned(self, name: str, kept: Checkpoint) -> Mapping[str, Any]:
+        lab, self._lm = self._lab(kept), None
         return parts.tuned(lab, *self.task(name))
 
-    def _lab(self) -> parts.Lab:
+    def _lab(self, kept: Checkpoint) -> parts.Lab:
         if self._lm is None:
             self._lm = self._materials.model()
-        return parts.Lab(self._lm, self._settings, self._progress)
+        return parts.Lab(self._lm, self._settings, replace(self._work, checkpoint=kept))
 
 
 def _can_tune() -> bool:

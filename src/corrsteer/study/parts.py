@@ -18,7 +18,6 @@ from corrsteer.config import MIN_SAMPLES
 from corrsteer.errors import DataError, InsufficientDataError
 from corrsteer.fitting import fit, rows_of
 from corrsteer.models import RAW, LanguageModel, find_saes
-from corrsteer.progress import Progress
 from corrsteer.saes import SAEHandle
 from corrsteer.sample_efficiency import Snapshot, sample_efficiency
 from corrsteer.sft import TuningSettings, fine_tune
@@ -29,6 +28,7 @@ from corrsteer.study.published import published_features
 from corrsteer.study.settings import StudySettings
 from corrsteer.tasks import Task
 from corrsteer.train import train
+from corrsteer.work import Work
 
 TIMELESS = (
     "model",
@@ -76,25 +76,25 @@ class Lab:
     Attributes:
         lm: the model with its SAEs.
         settings: of the study.
-        progress: told how far a cell is.
+        work: how the passes of a cell are done.
     """
 
     lm: LanguageModel
     settings: StudySettings
-    progress: Progress
+    work: Work
 
     def bench(self, task: Task, seed: int | None = None, lm: LanguageModel | None = None) -> Bench:
         """The task's test split."""
         settings = self.settings.fit(seed=self.settings.seed if seed is None else seed)
         model = self.lm if lm is None else lm
-        (bench,) = benches_of(model, [task], "test", settings.test_limit, settings, self.progress)
+        (bench,) = benches_of(model, [task], "test", settings.test_limit, settings, self.work)
         return bench
 
 
 def main_run(lab: Lab, task: Task, guards: Sequence[Task], folder: Path) -> dict[str, Any]:
     """The run of `train` with its defaults, which is written to `folder` too."""
     settings = lab.settings.fit()
-    run, document = train(lab.lm, task, guards, settings, folder, progress=lab.progress)
+    run, document = train(lab.lm, task, guards, settings, folder, work=lab.work)
     return {
         **{name: document[name] for name in TIMELESS},
         "versions": dict(run.provenance.versions),
@@ -117,7 +117,7 @@ def variant(
     """S, A and, where that is the strategy asked for, P of a run with other settings."""
     model = lm or lab.lm
     settings = lab.settings.fit(**{**SMALL, "strategy": "A", **changes})
-    run = fit(model, task, progress=lab.progress, **asdict(settings))
+    run = fit(model, task, work=lab.work, **asdict(settings))
     every_layer = derive.select(run, strategy="A").steering
     arms = strategies(every_layer)
     if settings.strategy == "P":
@@ -211,7 +211,7 @@ def tuned(lab: Lab, task: Task, guards: Sequence[Task]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:  # the weights are not asked for
         out = Path(scratch) / "tuned"
         try:
-            document = fine_tune(lab.lm, task, guards, settings, out, progress=lab.progress)
+            document = fine_tune(lab.lm, task, guards, settings, out, progress=lab.work.progress)
         except DataError as error:  # rows without replies to teach
             return {UNAVAILABLE: str(error)}
     keys = ("task", "baseline", "steered", "delta", "side_effects", "guards", "training", "verdict")
