@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from corrsteer.cli import cli, main
 from corrsteer.errors import ArtifactError, InsufficientDataError, SettingsError
 from corrsteer.report.study import write
+from corrsteer.report.study.page import page
 from corrsteer.study import Study, StudySettings, tables
 from corrsteer.study.cells import Cells
 from corrsteer.study.published import published
@@ -186,7 +187,7 @@ def test_the_page_is_one_file_that_loads_nothing(whole):
     assert "It has no numbers for this model" in text
 
 
-def test_the_papers_numbers_stand_beside_those_of_its_model_only(whole, tmp_path):
+def test_the_papers_numbers_stand_beside_those_of_its_model_only(whole):
     found = study_of(whole, {"mini-mmlu": "mmlu", "mini-bbq-ambig": "bbq-ambig"}, "gemma2b")
     (wide,) = (table for table in tables(found) if table.name == "accuracy")
     by_method = {row["method"]: row for row in wide.records()}
@@ -197,8 +198,9 @@ def test_the_papers_numbers_stand_beside_those_of_its_model_only(whole, tmp_path
     assert row["bbq-ambig, paper"] == pytest.approx(0.6401)
     pooled = [r for r in made["pooling"] if (r["task"], r["pooling"]) == ("mmlu", "mean")]
     assert [r["accuracy, paper"] for r in pooled] == [None, pytest.approx(0.5632)]
-    write(found, tmp_path)
-    assert "mmlu, paper" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    text = page(found, tables(found), {})
+    assert "mmlu, paper" in text
+    assert "It has no numbers for this model" not in text
     assert published("mini") == {}
     assert published("google/gemma-2-2b-it") == published("gemma2b")
 
@@ -272,7 +274,8 @@ def test_a_folder_of_other_files_is_refused(tmp_path):
 def test_a_cell_is_done_once_and_what_a_kill_left_is_removed(tmp_path):
     cells, calls = Cells(tmp_path / "study", {"tasks": ["x"]}), []
 
-    def work():
+    def work(kept):
+        kept.remember("unit", 1)
         assert not cells.run_folder("main-x").exists()
         calls.append(1)
         return {"value": 0.1 + 0.2}
@@ -283,11 +286,28 @@ def test_a_cell_is_done_once_and_what_a_kill_left_is_removed(tmp_path):
     (tmp_path / "study" / "cells" / ".main-x.json.abc").write_text("{")
     assert cells.done("main-x", work) == {"value": 0.1 + 0.2} == cells.done("main-x", work)
     assert calls == [1]
-    assert [p.name for p in (tmp_path / "study" / "cells").iterdir()] == ["main-x.json"]
+    left = [path for path in (tmp_path / "study").rglob("*") if path.is_file()]
+    assert {path.name for path in left} == {"main-x.json", "settings.json"}
+
+
+def test_what_an_unfinished_cell_has_done_is_kept(tmp_path):
+    cells = Cells(tmp_path / "study", {})
+
+    def killed(kept):
+        kept.remember("unit", [1, 2])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="give the same command again"), cells.held():
+        cells.done("main-x", killed)
+    with cells.held():
+        with pytest.raises(ArtifactError, match="another process is at work"):
+            Cells(tmp_path / "study", {}).held().__enter__()
+        assert cells.done("main-x", lambda kept: kept.results) == {"unit": [1, 2]}
+    assert {path.name for path in cells.folder.iterdir()} == {"settings.json", "cells"}
 
 
 def test_samples_that_allow_no_result_are_a_result(tmp_path):
-    def work():
+    def work(kept):
         raise InsufficientDataError("all 9 fit outcomes equal 1")
 
     cells = Cells(tmp_path / "study", {})

@@ -293,7 +293,7 @@ def _draw_matrix(rows: Sequence[Record], width: float) -> Figure:
     narrow = width < WIDE
     sources = list(dict.fromkeys(str(row["source"]) for row in rows))
     targets = list(dict.fromkeys(str(row["target"]) for row in rows))
-    left, top = (130.0, 120.0) if narrow else (170.0, 110.0)
+    left, top = 138.0 if narrow else 170.0, 12.0 + 7.4 * max(len(_plain(each)) for each in targets)
     tall = 34.0
     figure = canvas(width, top + tall * len(sources) + 10)
     plot = axes(figure, left, top, 12, 10)
@@ -311,7 +311,7 @@ def _draw_matrix(rows: Sequence[Record], width: float) -> Figure:
         plot.text(x, y, number(100 * change, 0 if narrow else 1), color=LIGHT["ink"], **look)
     name_rows(plot, [_plain(source) for source in sources])
     plot.set_xlim(-0.5, len(targets) - 0.5)
-    plot.set_xticks(range(len(targets)), [_plain(t) for t in targets], rotation=50, ha="left")
+    plot.set_xticks(range(len(targets)), [_plain(target) for target in targets], rotation=90)
     plot.xaxis.tick_top()
     plot.spines["bottom"].set_visible(False)
     plot.grid(visible=False)
