@@ -14,7 +14,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from corrsteer.cli.run import _emit, _load_guards, _load_model, _load_task, _quietly
-from corrsteer.cli.terminal import TerminalProgress
+from corrsteer.cli.terminal import TerminalProgress, print_table
 from corrsteer.errors import SettingsError
 from corrsteer.mini.corpus import FAMILIES
 from corrsteer.report.study import PAGE_FILE, write
@@ -116,7 +116,7 @@ def _print_study(document: Options) -> None:
         grid.add_column(name, justify="right" if index else "left", overflow="fold")
     for row in rows:
         grid.add_row(*(as_text(value, "percent") for value in row.values()))
-    console.print(grid)
+    print_table(console, grid)
     for note in document["notes"]:
         console.print(Text(note), soft_wrap=True)
     console.print(Text(f"Page: {Path(document['study']) / PAGE_FILE}"), soft_wrap=True)
