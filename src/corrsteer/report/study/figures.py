@@ -303,11 +303,20 @@ def _draw_matrix(rows: Sequence[Record], width: float) -> Figure:
         change = float(row["change"] or 0)
         low, high = float(row["change low"] or 0), float(row["change high"] or 0)
         role = "better" if change > 0 else "worse"
-        shade = {"color": LIGHT[role], "lw": 0, "alpha": 0.55 * abs(change) / largest}
+        shade: dict[str, Any] = {
+            "color": LIGHT[role],
+            "lw": 0,
+            "alpha": 0.55 * abs(change) / largest,
+        }
         plot.fill_between([x - 0.48, x + 0.48], y - 0.46, y + 0.46, **shade)
         weight = "bold" if low > 0 or high < 0 else "normal"
         size = SMALL - 2 if narrow else SMALL
-        look = {"ha": "center", "va": "center", "fontsize": size, "fontweight": weight}
+        look: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "fontsize": size,
+            "fontweight": weight,
+        }
         plot.text(x, y, number(100 * change, 0 if narrow else 1), color=LIGHT["ink"], **look)
     name_rows(plot, [_plain(source) for source in sources])
     plot.set_xlim(-0.5, len(targets) - 0.5)
