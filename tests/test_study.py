@@ -304,6 +304,8 @@ def test_what_an_unfinished_cell_has_done_is_kept(tmp_path):
         with pytest.raises(ArtifactError, match="another process is at work"):
             Cells(tmp_path / "study", {}).held().__enter__()
         assert cells.done("main-x", lambda kept: kept.results) == {"unit": [1, 2]}
+        (cells.folder / "unfinished" / "main-x").mkdir()  # killed right after the result
+        assert cells.done("main-x", lambda kept: {}) == {"unit": [1, 2]}
     assert {path.name for path in cells.folder.iterdir()} == {"settings.json", "cells"}
 
 

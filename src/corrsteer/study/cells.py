@@ -125,10 +125,11 @@ class Cells:
             CorrSteerError: anything else that went wrong; the cell is not done then.
         """
         found = self.get(key)
-        if found is not None:
+        checkpoint = Checkpoint(self.folder / UNFINISHED / key)
+        if found is not None:  # a kill may have come between its file and the end of its passes
+            shutil.rmtree(checkpoint.folder, ignore_errors=True)
             return found
         self._clear(key)
-        checkpoint = Checkpoint(self.folder / UNFINISHED / key)
         checkpoint.open({"cell": key, "study": self._header})
         try:
             content = to_json(work(checkpoint))
