@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import corrsteer as cs
-from corrsteer.activation_log import LogWriter
+from corrsteer.activation_log import Entries, LogWriter
 from corrsteer.config import FitSettings
 from corrsteer.errors import SettingsError
 from corrsteer.hook_points import HookPoint
@@ -33,7 +33,7 @@ def data():
         z[:, 7] = 0
         pooled[hook.name] = z = z.half().float()
         statistics[hook] = cs.StreamingCorrelation(25).update(z, y)
-    writer.add([str(i) for i in range(120)], y.tolist(), pooled)
+    writer.add(Entries.of([str(i) for i in range(120)], y.tolist(), pooled))
     return statistics, writer.close()
 
 
