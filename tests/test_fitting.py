@@ -8,7 +8,7 @@ from test_generation import residuals
 
 import corrsteer as cs
 from corrsteer.bench import Bench
-from corrsteer.collect import _Memory, choose_handles, collect, load_coders
+from corrsteer.collect import _Memory, choose_handles, collect, load_coders, settled
 from corrsteer.config import FitSettings
 from corrsteer.controls import random_controls
 from corrsteer.errors import CorrSteerError, InsufficientDataError, UnknownNameError
@@ -243,3 +243,23 @@ def test_saes_that_do_not_fit_visit_the_model_and_give_the_same(lm, task, monkey
             assert torch.equal(found[1].statistics[hook].state()[name], tensor)
     for coder in list(visiting.values())[1:]:
         assert {weight.device.type for weight in coder._visitor.weights().values()} == {"meta"}
+
+
+def test_saes_that_were_sent_settle_where_there_is_room(lm, task, monkeypatch):
+    handles = choose_handles(lm, None)
+    expected = collect(lm, task, task.fit, load_coders(handles, lm), FitSettings())
+    coders = {handle.hook_point: handle.load(lm.device) for handle in handles}
+    size = sum(weight.nbytes for weight in coders[handles[1].hook_point].weights().values())
+    left = iter([2 * size, size // 2, 2 * size])
+    monkeypatch.setattr("corrsteer.collect._memory", lambda device: _Memory(next(left), 1))
+    found = settled(coders, lm)
+    assert [type(coder).__name__ for coder in found.values()] == [
+        "LensSAE",
+        "VisitingSAE",
+        "LensSAE",
+    ]
+    monkeypatch.undo()
+    again = collect(lm, task, task.fit, found, FitSettings())
+    for hook, statistics in expected.statistics.items():
+        for name, tensor in statistics.state().items():
+            assert torch.equal(again.statistics[hook].state()[name], tensor)

@@ -24,7 +24,7 @@ from torch import Tensor
 from corrsteer.errors import CorrSteerError, SettingsError, WorkerError
 from corrsteer.models import LanguageModel
 from corrsteer.progress import SILENT, Progress
-from corrsteer.work import AnyResult, AnyUnit, Job
+from corrsteer.work import AnyResult, AnyUnit, Job, PlacedJob
 
 RETRIES = 3
 """How often a unit whose worker died is tried again."""
@@ -182,7 +182,8 @@ class _Worker:
             if self._gpu:
                 self._lm.model.to("cuda")
         if job != self._references[1]:
-            self._job = ray.get(job)
+            sent = ray.get(job)
+            self._job = sent.placed(self._lm) if isinstance(sent, PlacedJob) else sent
         self._references = references
         return self._number, self._job(self._lm, unit)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -131,6 +131,28 @@ def load_coders(
     return coders
 
 
+def settled(
+    coders: Mapping[HookPoint, SparseCoder], lm: LanguageModel
+) -> dict[HookPoint, SparseCoder]:
+    """SAEs that came in main memory, each where its block is, or visiting where there is no room.
+
+    As `load_coders` leaves them, for a worker that they were sent to.
+    """
+    settled: dict[HookPoint, SparseCoder] = {}
+    for hook, coder in coders.items():
+        settled[hook], free = coder, _memory(lm.device_of(hook))
+        if free is None or not isinstance(coder, LensSAE):
+            continue
+        weights = coder.weights()
+        size = sum(weight.nbytes for weight in weights.values())
+        if free.left - size < RESERVE * free.total:
+            settled[hook] = VisitingSAE(coder)
+        else:
+            device = lm.device_of(hook)
+            coder.put({name: weight.to(device) for name, weight in weights.items()})
+    return settled
+
+
 @dataclass(frozen=True)
 class _Memory:
     """Bytes of a GPU: those free, and all."""
@@ -216,6 +238,10 @@ class Collecting:
     max_new_tokens: int
     settings: FitSettings
     halving: Halving = field(default_factory=Halving)
+
+    def placed(self, lm: LanguageModel) -> Collecting:
+        """The job with its SAEs where the model is."""
+        return replace(self, coders=settled(self.coders, lm))
 
     def __call__(
         self, lm: LanguageModel, unit: Sequence[Sequence[tuple[Sample, Sequence[int]]]]

@@ -178,8 +178,8 @@ class VisitingSAE:
     For SAEs that do not all fit beside the model.
     """
 
-    def __init__(self, name: str, read: Callable[[str], Any]):
-        waiting = LensSAE(name, read, torch.device("cpu"))
+    def __init__(self, waiting: LensSAE):
+        """Have an SAE that is in main memory visit from now on."""
         self.d_sae = waiting.d_sae
         self._weights = waiting.weights()
         self._visitor = waiting
@@ -476,7 +476,7 @@ def _handle(
         hook_point=hook_point.shifted(hook_shift),
         source=source,
         load=lambda device: LensSAE(name, read, device),
-        load_visiting=lambda: VisitingSAE(name, read),
+        load_visiting=lambda: VisitingSAE(LensSAE(name, read, torch.device("cpu"))),
         decoder_rows=lambda latents: _lens_rows(name, read, latents),
         neuronpedia=page if isinstance(page, str) else None,
         trained_on=trained_on if isinstance(trained_on, str) else None,

@@ -53,6 +53,15 @@ class RememberedJob(Job[Unit, Result], Protocol):
 
 
 @runtime_checkable
+class PlacedJob(Job[Unit, Result], Protocol):
+    """A job that brings what it needs to the device of the model that it is done with."""
+
+    def placed(self, lm: LanguageModel) -> Job[Unit, Result]:
+        """The job there."""
+        ...
+
+
+@runtime_checkable
 class Executor(Protocol):
     """Who does the units of a pass."""
 
