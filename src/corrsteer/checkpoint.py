@@ -127,6 +127,29 @@ def unfinished(result: Path, resume: bool) -> Iterator[Checkpoint]:
             f"{folder} holds work that was not finished; go on with it by --resume, or remove it"
         )
     new = [each for each in (folder, *folder.parents) if not each.exists()]
+    with held(folder, result):
+        try:
+            yield checkpoint
+        except BaseException as error:
+            if not checkpoint.holds_work or _is_mistake(error):
+                _remove(new or [folder])
+                raise
+            hint = f"what was done is kept in {folder}: give the same command with --resume"
+            if isinstance(error, CorrSteerError | KeyboardInterrupt):
+                raise type(error)(f"{error}; {hint}".removeprefix("; ")) from error
+            log.warning("%s", hint)
+            raise
+        else:
+            _remove([folder])
+
+
+@contextmanager
+def held(folder: Path, result: Path) -> Iterator[None]:
+    """While inside, no other process that holds the same folder is at work on `result`.
+
+    Raises:
+        ArtifactError: another process holds it, or it cannot be written to.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK_FILE)
@@ -138,18 +161,7 @@ def unfinished(result: Path, resume: bool) -> Iterator[Checkpoint]:
     except OSError as error:
         raise cannot_write(folder, error) from error
     try:
-        yield checkpoint
-    except BaseException as error:
-        if not checkpoint.holds_work or _is_mistake(error):
-            _remove(new or [folder])
-            raise
-        hint = f"what was done is kept in {folder}: give the same command with --resume"
-        if isinstance(error, CorrSteerError | KeyboardInterrupt):
-            raise type(error)(f"{error}; {hint}".removeprefix("; ")) from error
-        log.warning("%s", hint)
-        raise
-    else:
-        _remove([folder])
+        yield
     finally:
         lock.release()
 

@@ -15,10 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from corrsteer.artifacts import to_json
-from corrsteer.checkpoint import LOCK_FILE, Checkpoint
+from corrsteer.checkpoint import Checkpoint, held
 from corrsteer.errors import ArtifactError, InsufficientDataError
 from corrsteer.files import cannot_write, write_whole
 
@@ -92,25 +90,15 @@ class Cells:
             ArtifactError: another one does, or the folder cannot be written to.
         """
         place = self.folder / UNFINISHED
-        try:
-            place.mkdir(exist_ok=True)
-            lock = FileLock(place / LOCK_FILE)
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise ArtifactError(
-                f"another process is at work on {self.folder}; wait for it, or choose another --out"
-            ) from error
-        except OSError as error:
-            raise cannot_write(place, error) from error
-        try:
-            yield
-        except KeyboardInterrupt as interrupt:
-            hint = f"what was done is kept in {self.folder}: give the same command again"
-            raise KeyboardInterrupt(hint) from interrupt
-        finally:
-            if not any(each.is_dir() for each in place.iterdir()):
-                shutil.rmtree(place)
-            lock.release()
+        with held(place, self.folder):
+            try:
+                yield
+            except KeyboardInterrupt as interrupt:
+                hint = f"what was done is kept in {self.folder}: give the same command again"
+                raise KeyboardInterrupt(hint) from interrupt
+            finally:
+                if not any(each.is_dir() for each in place.iterdir()):
+                    shutil.rmtree(place)
 
     def done(self, key: str, work: Callable[[Checkpoint], Mapping[str, Any]]) -> Result:
         """What a cell gives; it is done now if it was not before.
