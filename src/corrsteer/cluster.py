@@ -63,7 +63,8 @@ def workers_of(settings: ClusterSettings, progress: Progress = SILENT) -> Iterat
     how: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if settings.address is None:  # of our own, and reached from this machine alone
         how |= {"num_cpus": max(settings.workers, os.cpu_count() or 1), "include_dashboard": False}
-        how |= {"_node_ip_address": "127.0.0.1"}
+        # Ray's own default makes way for everything else on the machine
+        how |= {"_node_ip_address": "127.0.0.1", "_system_config": {"worker_niceness": 0}}
     try:
         ray.init(settings.address, **how)
     except ConnectionError as error:
