@@ -11,7 +11,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -54,46 +54,54 @@ def run_train(options: Options) -> None:
     guards = _load_guards(options["guard"], task, options)
     shard = Shard.parse(options["shard"]) if options["shard"] else None
     out = _run_folder(options, task)
-    watch = Stopwatch()
     finished = options["resume"] and is_run(out)
     if not finished:
         claim_folder(out)
     with _quietly(), unfinished(out, options["resume"]) as checkpoint:
-        if finished:
-            _emit(_finished(out, task, settings), options["as_json"], print_run)
-            return
-        with ExitStack() as stack:
-            progress = stack.enter_context(TerminalProgress())
-            with watch.timing("load"), progress.stage("load model", None):
-                lm = _load_model(options)
-            checkpoint.open(
-                {
-                    **identity(lm, task, guards, settings),
-                    "shard": options["shard"],
-                    "unit_samples": options["unit_samples"],
-                }
-            )
-            work = stack.enter_context(_work(options, progress, checkpoint))
+        document = (
+            _finished(out, task, settings)
+            if finished
+            else _train(options, task, guards, settings, shard, out, checkpoint)
+        )
+    _emit(document, options["as_json"], print_run)
+
+
+def _train(
+    options: Options,
+    task: Task,
+    guards: Sequence[Task],
+    settings: FitSettings,
+    shard: Shard | None,
+    out: Path,
+    checkpoint: Checkpoint,
+) -> dict[str, Any]:
+    """The document of a run that is made and written now."""
+    watch = Stopwatch()
+    with TerminalProgress() as progress:
+        with watch.timing("load"), progress.stage("load model", None):
+            lm = _load_model(options)
+        header = {name: options[name] for name in ("shard", "unit_samples")}
+        checkpoint.open({**identity(lm, task, guards, settings), **header})
+        with _work(options, progress, checkpoint) as work:
             if shard is not None:
                 run = collect_shard(
                     lm, task, shard, work=work, watch=watch, **dataclasses.asdict(settings)
                 )
                 run.save(out)
-                document = run_document(run, str(out), None)
-            else:
-                run, document = train(
-                    lm,
-                    task,
-                    guards,
-                    settings,
-                    out,
-                    evaluated=options["evaluated"],
-                    explained=options["describe"],
-                    work=work,
-                    watch=watch,
-                )
-                write_report(run, out)
-    _emit(document, options["as_json"], print_run)
+                return run_document(run, str(out), None)
+            run, document = train(
+                lm,
+                task,
+                guards,
+                settings,
+                out,
+                evaluated=options["evaluated"],
+                explained=options["describe"],
+                work=work,
+                watch=watch,
+            )
+    write_report(run, out)
+    return document
 
 
 def _run_folder(options: Options, task: Task) -> Path:
