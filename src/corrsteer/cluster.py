@@ -10,6 +10,7 @@ Changes when workers are started, fed or watched in another way.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -66,8 +67,11 @@ def workers_of(settings: ClusterSettings, progress: Progress = SILENT) -> Iterat
         # Ray's own default makes way for everything else on the machine
         how |= {"_node_ip_address": "127.0.0.1", "_system_config": {"worker_niceness": 0}}
     try:
+        host, _, port = (settings.address or "").rpartition(":")
+        if port.isdecimal():  # Ray itself would try for minutes
+            socket.create_connection((host.removeprefix("ray://"), int(port)), 10).close()
         ray.init(settings.address, **how)
-    except ConnectionError as error:
+    except OSError as error:
         raise SettingsError(
             f"no Ray cluster at {settings.address}; start one by `ray start --head`, or leave "
             "--ray-address out"
