@@ -1,7 +1,9 @@
+import gc
 import json
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,10 @@ import torch
 from conftest import SCORER
 
 import corrsteer as cs
+from corrsteer.activation_log import Entries
 from corrsteer.checkpoint import RESULTS_FILE, Checkpoint, unfinished
 from corrsteer.cli import main
+from corrsteer.collect import choose_handles, collect, load_coders
 from corrsteer.config import FitSettings
 from corrsteer.errors import ArtifactError, DeviceMemoryError, ScorerError
 from corrsteer.train import identity, train
@@ -99,6 +103,37 @@ def test_units_hold_every_batch_once():
     batches, work = [[1] * 5, [2] * 3, [3] * 9, [4] * 2], Work(unit_samples=8)
     assert work.units_of(batches) == [[[1] * 5, [2] * 3], [[3] * 9], [[4] * 2]]
     assert work.units_of([]) == []
+
+
+class Doubled:
+    def __call__(self, lm, unit):
+        return unit * 2
+
+    def fingerprint(self):
+        return "doubled"
+
+
+def test_units_that_are_alike_are_done_once_and_each_gets_its_own_result(lm, tmp_path):
+    for units in ([3, 3, 5, 3, 7], [5, 5, 9, 3, 9]):
+        with unfinished(tmp_path / "run", True) as checkpoint:
+            checkpoint.open({})
+            found = list(Work(checkpoint=checkpoint).remembered(lm, Doubled(), units))
+        assert found == [2 * unit for unit in units]
+
+
+def test_nothing_of_a_unit_is_held_once_it_is_added(lm, task, tmp_path):
+    held = []
+
+    class Counting(Interrupting):
+        def tell(self, samples):
+            held.append(sum(type(each) is Entries for each in gc.get_objects()))
+
+    coders = load_coders(choose_handles(lm, None), lm)
+    many = [replace(sample, id=f"{sample.id}-{n}") for n in range(4) for sample in task.fit]
+    work = Work(Counting(0), unit_samples=8)
+    collect(lm, task, many, coders, SETTINGS, work)
+    assert len(held) > 10
+    assert max(held) <= 4  # two batches of the unit at hand, and of the one before
 
 
 def test_work_of_others_is_refused(lm, task, tmp_path):

@@ -72,6 +72,8 @@ def workers_of(settings: ClusterSettings, progress: Progress = SILENT) -> Iterat
             socket.create_connection((host.removeprefix("ray://"), int(port)), 10).close()
         ray.init(settings.address, **how)
     except OSError as error:
+        if settings.address is None:
+            raise
         raise SettingsError(
             f"no Ray cluster at {settings.address}; start one by `ray start --head`, or leave "
             "--ray-address out"

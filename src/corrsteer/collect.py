@@ -200,8 +200,10 @@ def collect(
         for unit, part in zip(rest, work.executor.map(lm, job, rest), strict=True):
             total.add(part)
             advance(sum(map(len, unit)))
-            if work.checkpoint is not None and work.checkpoint.due():
-                total.save(work.checkpoint)
+            if work.checkpoint is not None:
+                total.unsaved += part.entries
+                if work.checkpoint.due():
+                    total.save(work.checkpoint)
     return total.collection(len(samples))
 
 
@@ -331,7 +333,6 @@ class _Total:
         self.units += 1
         for entries in part.entries:
             self._log(entries)
-            self.unsaved.append(entries)
 
     def _log(self, entries: Entries) -> None:
         if self.writer is not None:

@@ -125,8 +125,8 @@ class Work:
         name = job.fingerprint()
         keys = [_digest(name, json.dumps(unit, default=vars)) for unit in units]
         pairs = zip(keys, units, strict=True)
-        missing = [unit for key, unit in pairs if key not in kept.results]
-        fresh = self.executor.map(lm, job, missing)
+        missing = {key: unit for key, unit in pairs if key not in kept.results}  # like ones once
+        fresh = self.executor.map(lm, job, list(missing.values()))
         for key in keys:
             if key not in kept.results:
                 kept.remember(key, next(fresh))
