@@ -9,13 +9,13 @@ SETUP := $(VENV)/.set-up
 BROWSER_VENV := .venv-browser
 BROWSER_SETUP := $(BROWSER_VENV)/.set-up
 
-.PHONY: demo test lint types unit docs test-browser setup clean verify-lm-eval verify-llama-cpp \
+.PHONY: demo test lint types licences unit docs test-browser setup clean verify-lm-eval verify-llama-cpp \
 	verify-vllm fuzz audit kills kill-workers
 
 demo: $(SETUP)
 	$(BIN)/corrsteer train --model mini --task mini-harmbench
 
-test: lint types unit
+test: lint types licences unit
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
@@ -23,6 +23,10 @@ lint: $(SETUP)
 
 types: $(SETUP)
 	$(BIN)/mypy
+
+# of all that is installed for the tests; copyleft would bind those who build on us
+licences: $(SETUP)
+	$(BIN)/pip-licenses --python $(BIN)/python --order license --partial-match --fail-on GPL\;GNU
 
 unit: $(SETUP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
@@ -115,35 +119,23 @@ kills: $(SETUP)
 kill-workers: $(SETUP)
 	$(BIN)/python scripts/kill_workers.py --runs 10
 
-# atheris is not for every platform, so it has a Python of its own; SECONDS a reader
-FUZZ_VENV := .venv-fuzz
-AUDIT_VENV := .venv-audit
+# every reader of foreign bytes, for SECONDS each
 SECONDS ?= 60
 
-fuzz: $(FUZZ_VENV)/.set-up
-	for reader in steering statistics run features evaluation log outcomes predictions jsonl journal; do \
-		$(FUZZ_VENV)/bin/python scripts/fuzz.py $$reader -max_total_time=$(SECONDS) || exit 1; \
-	done
+fuzz: $(SETUP)
+	$(BIN)/python scripts/fuzz.py all -max_total_time=$(SECONDS)
 
-$(FUZZ_VENV)/.set-up: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(FUZZ_VENV)
-	$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		$$(grep '^torch==' constraints.txt)
-	$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable . atheris==3.0.0
-	touch $@
+# known vulnerabilities of what is installed for the tests, from a service on the network
+AUDIT_VENV := .venv-audit
 
-# known vulnerabilities of what is installed for the tests, and its licences
 audit: $(SETUP) $(AUDIT_VENV)/.set-up
-	$(AUDIT_VENV)/bin/pip-licenses --python $(BIN)/python --order license
 	$(AUDIT_VENV)/bin/pip-audit --path $$($(BIN)/python -c \
 		'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 $(AUDIT_VENV)/.set-up:
 	$(PYTHON) -m venv $(AUDIT_VENV)
-	$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-		pip-audit pip-licenses
+	$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(BROWSER_VENV) $(LM_EVAL) $(LLAMA_CPP) $(VLLM) $(DOCS) $(FUZZ_VENV) $(AUDIT_VENV) runs site
+	rm -rf $(VENV) $(BROWSER_VENV) $(LM_EVAL) $(LLAMA_CPP) $(VLLM) $(DOCS) $(AUDIT_VENV) runs site

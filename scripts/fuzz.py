@@ -1,8 +1,8 @@
 """Feed mutated bytes to a reader of foreign files: `python scripts/fuzz.py READER [libFuzzer's]`.
 
-Readers are those of `FILES`. They begin from the runs in tests/data, and what is JSON, or has a
+Readers are those of `FILES`; `all` is one after the other. They begin from the runs in tests/data, and what is JSON, or has a
 header of JSON, is mutated by its fields as often as by its bytes. Each may refuse by an error of
-CorrSteer; any other error is a finding, and libFuzzer keeps the bytes. Needs atheris (`make fuzz`).
+CorrSteer; any other error is a finding, and libFuzzer keeps the bytes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -137,8 +138,13 @@ def replace_field(document: Any, draw: random.Random) -> None:
 def main() -> None:
     """Fuzz the reader named first."""
     reader = sys.argv.pop(1) if len(sys.argv) > 1 else ""
+    if reader == "all":
+        for each in FILES:
+            print(f"--- {each}", file=sys.stderr, flush=True)
+            subprocess.run([sys.executable, __file__, each, *sys.argv[1:]], check=True)
+        return
     if reader not in FILES:
-        raise SystemExit(f"which reader? choose {', '.join(FILES)}")
+        raise SystemExit(f"which reader? choose all, {', '.join(FILES)}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run"
         shutil.copytree(RUNS / "run-1", folder)
