@@ -148,3 +148,20 @@ def task(task_file):
     import corrsteer as cs
 
     return cs.load_task(task_file, scorer=SCORER, max_new_tokens=6)
+
+
+@pytest.fixture
+def call(capfd):
+    """Run the command line: exit code, stdout, stderr."""
+    from corrsteer.cli import main
+
+    def call(*arguments):
+        code = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as leaving:
+            code = leaving.code
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return call

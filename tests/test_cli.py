@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from conftest import D_MODEL, write_sae
 from safetensors.torch import load_file, save_file
 
-from corrsteer.cli import cli, main
+from corrsteer.cli import cli
 
 SCORER = r"regex:^\s*[n-zN-Z0-4]"
 
@@ -28,22 +28,6 @@ def letters(tmp_path):
     path = tmp_path / "letters.jsonl"
     path.write_text("\n".join(json.dumps({"prompt": f"say {i}", "target": "x"}) for i in range(60)))
     return path
-
-
-@pytest.fixture
-def call(capsys):
-    """Run the command line: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        code = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as leaving:
-            code = leaving.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

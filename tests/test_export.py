@@ -7,7 +7,6 @@ import pytest
 import torch
 from conftest import D_MODEL
 
-from corrsteer.cli import main
 from corrsteer.errors import ArtifactError, ConsumerError, UnknownNameError
 from corrsteer.export import CONSUMERS, Consumer, Exported, export
 from corrsteer.export.base import block_outputs
@@ -165,22 +164,6 @@ def test_another_consumer_needs_nothing_but_a_class(call, tmp_path, monkeypatch)
     assert code == 0
     assert text == f"{out} (strength 1)\nnumbers, all of them\n"
     assert json.loads(out.read_text())["1"] == vector(0).tolist()
-
-
-@pytest.fixture
-def call(capsys):
-    """Run the command line: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        code = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as leaving:
-            code = leaving.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_the_command_line_exports_at_a_strength(call, tmp_path):

@@ -56,20 +56,14 @@ def limit():
 
 
 @pytest.fixture
-def call(capfd):
+def call(call):
     """Run the command line in its time: exit code, stdout, stderr."""
 
-    def call(*arguments):
-        code = 0
+    def in_time(*arguments):
         with limit():
-            try:
-                main([str(argument) for argument in arguments])
-            except SystemExit as leaving:
-                code = leaving.code
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
+            return call(*arguments)
 
-    return call
+    return in_time
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 import torch
 from conftest import D_MODEL
 
-from corrsteer.cli import main
 from corrsteer.export import CONSUMERS, base, verify
 from corrsteer.export.plain import PlainTorch
 from corrsteer.export.verify import Reply
@@ -18,22 +17,6 @@ from corrsteer.hook_points import HookPoint
 from corrsteer.steering import Steering
 
 AT = HookPoint(1, "resid_post")
-
-
-@pytest.fixture
-def call(capsys):
-    """Run the command line: exit code, stdout, stderr."""
-
-    def call(*arguments):
-        code = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as leaving:
-            code = leaving.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
+from torch import Tensor
 
 from corrsteer.activation_log import ActivationLog
 from corrsteer.bench import Bench, Comparison, limited, paired
@@ -28,7 +29,7 @@ from corrsteer.models import LanguageModel
 from corrsteer.progress import SILENT, Progress
 from corrsteer.resampling import bootstrap_intervals
 from corrsteer.search import Searcher
-from corrsteer.selection import Place, rank
+from corrsteer.selection import Place, Ranking, rank
 from corrsteer.significance import LEVEL, correlation_interval
 from corrsteer.steering import Steering
 from corrsteer.tasks import Task
@@ -177,37 +178,21 @@ def null_study(
         settings.method,
         settings.sign,
     )
-    rows = decoder_rows(ranking, handles, settings.near_ties)
-    exchanged = Exchanged(bench)
-    bands = frequency_bands(log)
-
-    def significant(run: int) -> dict[str, Any]:
-        outcomes = _rng(settings, run, "family_wise").permutation(log.outcomes)
-        seeded = dataclasses.replace(settings, seed=(settings.seed + 1 + run) % 2**32)
-        found = family_wise(log, seeded, outcomes).values()
-        p = min((float(np.nanmin(each)) for each in found if not np.isnan(each).all()), default=1.0)
-        return {"p": p}
-
-    def covered(run: int) -> dict[str, Any]:
-        return {"intervals": _intervals(bands, log, _rng(settings, run, "coverage"))}
-
-    def recommended(run: int) -> dict[str, Any]:
-        exchanged.draw(_rng(settings, run, "recommended"))
-        search = Searcher(exchanged, [], ranking, rows, settings).run()
-        changes = [trial.comparison.delta for trial in search.trials]
-        return {
-            "recommended": search.recommended is not None,
-            "uncorrected": any(d.value > 0 and d.p_value < settings.alpha for d in changes),
-            "arms": exchanged.news(),
-        }
-
-    parts: dict[str, Callable[[int], dict[str, Any]]] = {
-        "family_wise": significant,
-        "coverage": covered,
-        "recommended": recommended,
-    }
+    runs_of = _Runs(
+        settings,
+        log,
+        frequency_bands(log),
+        Exchanged(bench),
+        ranking,
+        decoder_rows(ranking, handles, settings.near_ties),
+    )
     for record in records.records:
-        exchanged.known |= record.get("arms", {})
+        runs_of.exchanged.known |= record.get("arms", {})
+    parts = {
+        "family_wise": runs_of.family_wise,
+        "coverage": runs_of.coverage,
+        "recommended": runs_of.recommended,
+    }
     for name, part in parts.items():
         done = sum(record["part"] == name for record in records.records)
         with progress.stage(f"null runs: {name.replace('_', '-')}", runs) as advance:
@@ -216,6 +201,44 @@ def null_study(
                 records.add({"part": name, **part(run)})
                 advance(1)
     return _study(records, runs, settings, len(log.ids), len(bench.samples)), records
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """The three parts of a null run, by its number; what each found, as JSON."""
+
+    settings: FitSettings
+    log: ActivationLog
+    bands: Sequence[Band]
+    exchanged: Exchanged
+    ranking: Ranking
+    rows: Mapping[tuple[str, int], Tensor]
+
+    def family_wise(self, run: int) -> dict[str, Any]:
+        outcomes = self._rng(run, "family_wise").permutation(self.log.outcomes)
+        seeded = dataclasses.replace(self.settings, seed=(self.settings.seed + 1 + run) % 2**32)
+        found = family_wise(self.log, seeded, outcomes).values()
+        p = min((float(np.nanmin(each)) for each in found if not np.isnan(each).all()), default=1.0)
+        return {"p": p}
+
+    def coverage(self, run: int) -> dict[str, Any]:
+        return {"intervals": _intervals(self.bands, self.log, self._rng(run, "coverage"))}
+
+    def recommended(self, run: int) -> dict[str, Any]:
+        self.exchanged.draw(self._rng(run, "recommended"))
+        search = Searcher(self.exchanged, [], self.ranking, self.rows, self.settings).run()
+        changes = [trial.comparison.delta for trial in search.trials]
+        alpha = self.settings.alpha
+        return {
+            "recommended": search.recommended is not None,
+            "uncorrected": any(d.value > 0 and d.p_value < alpha for d in changes),
+            "arms": self.exchanged.news(),
+        }
+
+    def _rng(
+        self, run: int, part: Literal["family_wise", "coverage", "recommended"]
+    ) -> np.random.Generator:
+        return np.random.default_rng([self.settings.seed, run, *part.encode()])
 
 
 class Exchanged:
@@ -425,13 +448,6 @@ def null_document(
 ) -> dict[str, Any]:
     """The study as `null.json` holds it."""
     return {**_header(lm, task, settings), **dataclasses.asdict(study)}
-
-
-def _rng(
-    settings: FitSettings, run: int, part: Literal["family_wise", "coverage", "recommended"]
-) -> np.random.Generator:
-    """The generator of one run of one part."""
-    return np.random.default_rng([settings.seed, run, *part.encode()])
 
 
 def _arm_key(steering: Steering) -> str:
