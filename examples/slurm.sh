@@ -2,8 +2,9 @@
 # A run in eight parts on a cluster without Ray:
 #
 #   parts=$(sbatch --parsable examples/slurm.sh)
-#   sbatch --dependency=afterok:$parts --wrap "
-#       corrsteer merge runs/part-*/ --strategy A --out runs/all && corrsteer eval runs/all"
+#   sbatch --dependency=afterok:$parts --gpus=1 --wrap "
+#       corrsteer merge runs/part-*/ --out runs/collected &&
+#       corrsteer train --task mini-mmlu --collected runs/collected --out runs/all"
 #
 #SBATCH --array=1-8
 #SBATCH --gpus=1

@@ -9,7 +9,9 @@ from click.testing import CliRunner
 from conftest import D_MODEL, write_sae
 from safetensors.torch import load_file, save_file
 
+from corrsteer.artifacts import load_run
 from corrsteer.cli import cli
+from corrsteer.report.command import reproduce
 
 SCORER = r"regex:^\s*[n-zN-Z0-4]"
 
@@ -386,3 +388,31 @@ def test_ctrl_c_exits_130(train, here, monkeypatch):
     assert code == 130
     assert err.strip().splitlines()[-1].startswith("corrsteer: interrupted")
     assert list(here.iterdir()) == []
+
+
+def test_parts_are_merged_and_what_they_collected_is_searched(train, call, tmp_path):
+    whole = train(out=tmp_path / "whole", strategy="P", guard="none")
+    parts = [tmp_path / f"part-{number}" for number in (1, 2)]
+    for number, part in enumerate(parts, 1):
+        assert train(out=part, shard=f"{number}/2")[0] == 0
+    assert call("merge", *parts, "--out", tmp_path / "all")[0] == 0
+    code, _, err = train(
+        out=tmp_path / "searched", strategy="P", guard="none", collected=tmp_path / "all"
+    )
+    assert (whole[0], code) == (0, 0), err
+    one, two = (
+        json.loads((tmp_path / name / "evaluation.json").read_text())
+        for name in ("whole", "searched")
+    )
+    assert two["task"] == one["task"]
+    assert two["steered"] == one["steered"]
+    assert [f["latent"] for f in two["features"]] == [f["latent"] for f in one["features"]]
+    assert f"--collected {tmp_path / 'all'}" in reproduce(load_run(tmp_path / "searched"))
+
+
+def test_what_cannot_have_been_collected_is_refused(train, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    refused(train(collected=tmp_path / "none"), here, "no run at")
+    refused(train(collected=tmp_path, shard="1/2"), here, "--shard", "--collected")

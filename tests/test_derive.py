@@ -14,7 +14,9 @@ from corrsteer.derive import merge, select
 from corrsteer.document import verdict
 from corrsteer.errors import ArtifactError, DataError, SettingsError
 from corrsteer.fitting import Shard, collect_shard
+from corrsteer.progress import Silent
 from corrsteer.report.command import reproduce
+from corrsteer.work import Work
 
 SCORER = r"regex:^\s*[n-zN-Z0-4]"
 
@@ -277,6 +279,56 @@ def test_shards_merged_are_one_collection(lm, task, tmp_path):
             )
         assert together.statistics[hook].n == statistics.n
     assert [f.key for f in together.features] == [f.key for f in whole.features]
+
+
+class Stages(Silent):
+    """Notes the stages that a run goes through."""
+
+    def __init__(self):
+        self.names = []
+
+    def stage(self, name, total):
+        self.names.append(name)
+        return super().stage(name, total)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "P"])
+def test_a_fit_to_what_was_collected_is_the_whole_fit(lm, task, saved, strategy):
+    whole = cs.fit(lm, task, strategy=strategy, batch_size=8)
+    stages = Stages()
+    after = cs.fit(
+        lm,
+        replace(task, fit=()),
+        collected=cs.load_run(saved),
+        strategy=strategy,
+        batch_size=8,
+        work=Work(stages),
+    )
+    assert_same(whole, after)
+    assert after.search == whole.search
+    assert after.search["trials"]
+    assert after.counts["n_fit"] == 40
+    assert stages.names
+    assert not [name for name in stages.names if "collect" in name]
+
+
+def test_a_fit_to_what_was_collected_of_something_else_is_refused(lm, task, saved):
+    run = cs.load_run(saved)
+
+    def refused(match, error=ArtifactError, task=task, **settings):
+        with pytest.raises(error, match=match):
+            cs.fit(lm, task, collected=run, **settings)
+
+    refused("what was collected has pool 'max', but this run has 'mean'", pool="mean")
+    refused("what was collected has hook points", layers=(1,))
+    shorter = replace(task, max_new_tokens=2)
+    refused("what was collected has max_new_tokens 3, but this run has 2", task=shorter)
+    tested = replace(task, test=(*task.test, task.fit[0]))
+    refused("give --seed 42, by which", SettingsError, task=tested)
+    run.log = None
+    refused("give --seed 42, by which", SettingsError, seed=1)
+    run.statistics = {}
+    refused("what was collected is a steering alone, without statistics")
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/3/3"])

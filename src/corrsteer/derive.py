@@ -16,26 +16,13 @@ from corrsteer.artifacts import Run
 from corrsteer.config import FitSettings
 from corrsteer.correlation import StreamingCorrelation
 from corrsteer.errors import ArtifactError, SettingsError
-from corrsteer.fitting import check_coefficient, rows_of
+from corrsteer.fitting import check_alike, check_coefficient, rows_of
 from corrsteer.hook_points import HookPoint
 from corrsteer.inference import ranked
 from corrsteer.models import saes_of
 from corrsteer.saes import SAEHandle
 from corrsteer.selection import Feature, Place
 from corrsteer.steering import Steering, summed
-
-SAME_PROVENANCE = (
-    "model",
-    "revision",
-    "sae_source",
-    "sae_ids",
-    "hook_shift",
-    "scorer",
-    "max_new_tokens",
-)
-SAME_TASK = ("few", "chat", "select_token")
-SAME_SETTINGS = ("pool", "steer_pool", "positions")
-"""What runs must have in common for their statistics to be of the same thing."""
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +54,7 @@ def select(run: Run, **changes: Any) -> Run:
     if settings.strategy not in ("S", "A"):
         raise SettingsError(
             f"strategy {settings.strategy} tries features on the model; choose S or A, or use "
-            f"corrsteer train --strategy {settings.strategy}"
+            f"corrsteer train --strategy {settings.strategy} --collected RUN"
         )
     check_coefficient(settings, run.provenance.sae_source)
     statistics = {HookPoint.parse(name): each for name, each in run.statistics.items()}
@@ -111,20 +98,19 @@ def merge(runs: Mapping[str, Run], **changes: Any) -> Run:
     for name, run in runs.items():
         if not run.statistics:
             raise ArtifactError(f"{name} is a steering alone, without statistics to add")
-        _check_alike(names[0], first, name, run)
+        check_alike(names[0], first.provenance, first.settings, list(first.statistics), name, run)
     statistics = {
         hook: _added([run.statistics[hook] for run in runs.values()]) for hook in first.statistics
     }
     joined, note = _joined(runs)
+    n_fit = sum(run.counts.get("n_fit", 0) for run in runs.values())
     together = dataclasses.replace(
         first,
-        settings=dataclasses.replace(
-            first.settings, samples=sum(run.settings.samples for run in runs.values())
-        ),
+        settings=dataclasses.replace(first.settings, samples=max(1, n_fit)),
         statistics=statistics,
         log=joined,
         counts={
-            "n_fit": sum(run.counts.get("n_fit", 0) for run in runs.values()),
+            "n_fit": n_fit,
             "unscored_fit": sum(run.counts.get("unscored_fit", 0) for run in runs.values()),
             "merged": names,
             "twice": _twice(runs),
@@ -169,32 +155,6 @@ def _steering(
         settings.strength,
         {key: about[key] for key in ("model_type",) if key in about},
     )
-
-
-def _check_alike(name: str, run: Run, other_name: str, other: Run) -> None:
-    """Refuse runs whose statistics are not of the same thing.
-
-    Files of a user's own may have different names: parts of one data set do.
-
-    Raises:
-        ArtifactError: they differ; names what in.
-    """
-    mine, theirs = run.provenance, other.provenance
-    pairs = {field: (getattr(mine, field), getattr(theirs, field)) for field in SAME_PROVENANCE}
-    for fields, one, two in (
-        (SAME_TASK, mine.task_options, theirs.task_options),
-        (SAME_SETTINGS, run.settings, other.settings),
-    ):
-        pairs |= {field: (getattr(one, field), getattr(two, field)) for field in fields}
-    pairs["hook points"] = (list(run.statistics), list(other.statistics))
-    if not (mine.task.endswith(".jsonl") and theirs.task.endswith(".jsonl")):
-        pairs["task"] = (mine.task, theirs.task)
-    for field, (own, another) in pairs.items():
-        if own != another:
-            raise ArtifactError(
-                f"{other_name} has {field} {another!r}, but {name} has {own!r}; merge runs of the "
-                "same model, SAEs, task and pooling only"
-            )
 
 
 def _added(parts: list[StreamingCorrelation]) -> StreamingCorrelation:

@@ -17,7 +17,8 @@ from corrsteer.artifacts import Provenance, Run
 from corrsteer.bench import Bench, benches_of, limited
 from corrsteer.collect import Collection, choose_handles, collect, load_coders
 from corrsteer.config import FitSettings
-from corrsteer.errors import DataError, SettingsError
+from corrsteer.errors import ArtifactError, DataError, SettingsError
+from corrsteer.hook_points import HookPoint
 from corrsteer.inference import ranked
 from corrsteer.models import RAW, LanguageModel
 from corrsteer.saes import SAEHandle
@@ -30,6 +31,19 @@ from corrsteer.timing import Stopwatch
 from corrsteer.work import WORK, Work
 
 LIBRARIES = ("corrsteer", "torch", "transformers", "sae-lens", "numpy", "scipy", "safetensors")
+
+SAME_PROVENANCE = (
+    "model",
+    "revision",
+    "sae_source",
+    "sae_ids",
+    "hook_shift",
+    "scorer",
+    "max_new_tokens",
+)
+SAME_TASK = ("few", "chat", "select_token")
+SAME_SETTINGS = ("pool", "steer_pool", "positions")
+"""What runs must have in common for their statistics to be of the same thing."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,7 @@ def fit(
     task: Task,
     *,
     guards: Sequence[Task] = (),
+    collected: Run | None = None,
     work: Work = WORK,
     watch: Stopwatch | None = None,
     **settings: Any,
@@ -86,6 +101,8 @@ def fit(
         lm: a model with SAEs.
         task: where features are found (fit split) and validated (select split).
         guards: tasks that the recommendation must not harm.
+        collected: a run, as of shards that were merged, whose statistics are taken in place of
+            running the fit split; it decides how many samples there are.
         work: how its passes are done.
         watch: adds up seconds a stage.
         settings: fields of `FitSettings`.
@@ -104,8 +121,13 @@ def fit(
     bench, *guard_benches = benches_of(
         lm, (task, *guards), "select", chosen.val_limit, chosen, work
     )
-    samples = limited(task.fit, chosen.samples, chosen.seed, task.shuffled)
-    collection = _collected(lm, task, samples, handles, chosen, work, watch)
+    made = provenance_of(lm, task, guards, handles)
+    if collected is None:
+        samples = limited(task.fit, chosen.samples, chosen.seed, task.shuffled)
+        collection = _collected(lm, task, samples, handles, chosen, work, watch)
+    else:
+        chosen = dataclasses.replace(chosen, samples=collected.settings.samples)
+        collection = _collected_before(collected, made, chosen, handles, task)
     with watch.timing("select"):
         places = {h.hook_point: Place(h.layer, h.neuronpedia) for h in handles}
         ranking, inference = ranked(
@@ -116,7 +138,7 @@ def fit(
         search = Searcher(bench, guard_benches, ranking, rows, chosen).run()
     steering = _steering(search, chosen, lm)
     return Run(
-        provenance=provenance_of(lm, task, guards, handles),
+        provenance=made,
         settings=chosen,
         statistics={hook.name: stats for hook, stats in collection.statistics.items()},
         features=steering.features,
@@ -191,6 +213,85 @@ def _collected(
         coders = load_coders(handles, lm, settings.sae_dtype)
     with watch.timing("collect"):
         return collect(lm, task, samples, coders, settings, work)
+
+
+def _collected_before(
+    run: Run,
+    made: Provenance,
+    settings: FitSettings,
+    handles: Sequence[SAEHandle],
+    task: Task,
+) -> Collection:
+    """What a run has collected, for a fit of these things.
+
+    Raises:
+        ArtifactError: it is a steering alone, or of something else.
+        SettingsError: it was collected over samples that are now in another split.
+    """
+    if not run.statistics:
+        raise ArtifactError(
+            "what was collected is a steering alone, without statistics; give a run that `train` "
+            "or `merge` wrote"
+        )
+    hooks = [handle.hook_point.name for handle in handles]
+    check_alike("this run", made, settings, hooks, "what was collected", run)
+    if run.log is None:
+        moved = settings.seed != run.settings.seed
+    else:
+        moved = not {s.id for s in (*task.select, *task.test)}.isdisjoint(run.log.ids)
+    if moved:
+        raise SettingsError(
+            "samples of the select or test split may be among those collected; give --seed "
+            f"{run.settings.seed}, by which that run was split"
+        )
+    return Collection(
+        {HookPoint.parse(name): statistics for name, statistics in run.statistics.items()},
+        run.counts.get("n_fit", 0),
+        run.counts.get("unscored_fit", 0),
+        run.log,
+        None if run.log else run.inference.get("note") or "the run has no log",
+    )
+
+
+def check_alike(
+    name: str,
+    provenance: Provenance,
+    settings: FitSettings,
+    hooks: Sequence[str],
+    other_name: str,
+    other: Run,
+) -> None:
+    """Refuse a run whose statistics are not of the same thing.
+
+    Files of a user's own may have different names: parts of one data set do.
+
+    Args:
+        name: of what is made of the next three.
+        provenance: what it is made from.
+        settings: of its fit.
+        hooks: names of its hook points.
+        other_name: of the other.
+        other: a run with statistics.
+
+    Raises:
+        ArtifactError: they differ; names what in.
+    """
+    theirs = other.provenance
+    pairs: dict[str, tuple[Any, Any]] = {"hook points": (list(hooks), list(other.statistics))}
+    for fields, one, two in (
+        (SAME_PROVENANCE, provenance, theirs),
+        (SAME_TASK, provenance.task_options, theirs.task_options),
+        (SAME_SETTINGS, settings, other.settings),
+    ):
+        pairs |= {field: (getattr(one, field), getattr(two, field)) for field in fields}
+    if not (provenance.task.endswith(".jsonl") and theirs.task.endswith(".jsonl")):
+        pairs["task"] = (provenance.task, theirs.task)
+    for field, (own, another) in pairs.items():
+        if own != another:
+            raise ArtifactError(
+                f"{other_name} has {field} {another!r}, but {name} has {own!r}; only what was "
+                "collected with the same model, SAEs, task and pooling goes together"
+            )
 
 
 def check_coefficient(settings: FitSettings, sae_source: str | None) -> None:

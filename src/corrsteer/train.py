@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from corrsteer.artifacts import Run, claim_folder
+from corrsteer.artifacts import Run, claim_folder, load_run
 from corrsteer.bench import Bench, benches_of
 from corrsteer.collect import choose_handles
 from corrsteer.config import FitSettings
@@ -37,6 +37,7 @@ def train(
     *,
     evaluated: bool = True,
     explained: bool = False,
+    collected: Path | None = None,
     work: Work = WORK,
     watch: Stopwatch | None = None,
 ) -> tuple[Run, dict[str, Any]]:
@@ -50,6 +51,7 @@ def train(
         out: folder of the run; checked before anything else is done.
         evaluated: whether to run the test split too.
         explained: whether to look up what the chosen features are said to stand for.
+        collected: folder of a run whose statistics are taken in place of collecting.
         work: how its passes are done.
         watch: adds up seconds a stage.
 
@@ -60,7 +62,17 @@ def train(
     tasks = (task, *guards) if evaluated else ()
     benches = benches_of(lm, tasks, "test", settings.test_limit, settings, work)
     watch = watch or Stopwatch()
-    run = fit(lm, task, guards=guards, work=work, watch=watch, **dataclasses.asdict(settings))
+    run = fit(
+        lm,
+        task,
+        guards=guards,
+        collected=load_run(collected) if collected else None,
+        work=work,
+        watch=watch,
+        **dataclasses.asdict(settings),
+    )
+    if collected:
+        run.counts["collected"] = str(collected)
     if explained:
         _look_up(run, work.progress)
     if evaluated:

@@ -129,6 +129,7 @@ Examples:
   corrsteer train --task mini-mmlu --layer global --pool mean
   corrsteer train --task my.jsonl --scorer exact --guard mini-mmlu --out runs/mine
   corrsteer train --task my.jsonl --scorer exact --guard mini-mmlu --out runs/mine --resume
+  corrsteer train --task mini-mmlu --collected runs/merged --strategy P --out runs/searched
 """
 EVAL_EPILOG = """\b
 Examples:
@@ -214,6 +215,12 @@ def cli() -> None:
 @click.option("--sae-dtype", default="float32", show_default=True, help="Or: bfloat16, faster.")
 @click.option("--log/--no-log", default=True, help="Keep the activations, for permutations.")
 @click.option("--shard", metavar="I/N", help="Collect part I of N alone, to `merge` later.")
+@click.option(
+    "--collected",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Collect nothing, but take what that run did, as after `merge`.",
+)
 @click.option("--val-limit", type=int, help="At most this many select samples.")
 @click.option("--describe", is_flag=True, help="Look the features up on Neuronpedia.")
 @click.option("--eval/--no-eval", "evaluated", default=True, help="Run the test split too.")

@@ -6,6 +6,7 @@ Changes when an option means something else.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import sys
@@ -16,7 +17,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from corrsteer.artifacts import REPORT_FILE, Run, claim_folder, is_run, load_run
+from corrsteer.artifacts import (
+    REPORT_FILE,
+    STATISTICS_FILE,
+    Run,
+    claim_folder,
+    is_run,
+    load_run,
+)
 from corrsteer.bench import Bench
 from corrsteer.checkpoint import SUFFIX, Checkpoint, unfinished
 from corrsteer.cli.terminal import TerminalProgress, print_evaluation, print_names, print_run
@@ -53,6 +61,10 @@ def run_train(options: Options) -> None:
     task = _load_task(options["task"], options)
     guards = _load_guards(options["guard"], task, options)
     shard = Shard.parse(options["shard"]) if options["shard"] else None
+    if shard is not None and options["collected"]:
+        raise SettingsError("--shard collects and --collected does not; give one of them")
+    if options["collected"]:
+        load_run(options["collected"])  # refused before a model is loaded
     out = _run_folder(options, task)
     finished = options["resume"] and is_run(out)
     if not finished:
@@ -81,6 +93,7 @@ def _train(
         with watch.timing("load"), progress.stage("load model", None):
             lm = _load_model(options)
         header = {name: options[name] for name in ("shard", "unit_samples")}
+        header["collected"] = _digest_of(options["collected"])
         checkpoint.open({**identity(lm, task, guards, settings), **header})
         with _work(options, progress, checkpoint) as work:
             if shard is not None:
@@ -97,11 +110,20 @@ def _train(
                 out,
                 evaluated=options["evaluated"],
                 explained=options["describe"],
+                collected=options["collected"],
                 work=work,
                 watch=watch,
             )
     write_report(run, out)
     return document
+
+
+def _digest_of(run: Path | None) -> str | None:
+    """What tells a run's statistics from others; None where there are none."""
+    if run is None or not (run / STATISTICS_FILE).exists():
+        return None
+    with (run / STATISTICS_FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _run_folder(options: Options, task: Task) -> Path:

@@ -39,6 +39,8 @@ def reproduce(run: Run) -> str | None:
     asked = dataclasses.asdict(made.task_options)
     options |= {name: value for name, value in asked.items() if value}
     options |= {"guard": ",".join(made.guards) or "none"}
+    if "collected" in run.counts:
+        options["collected"] = run.counts["collected"]
     for name, value in changed_settings(run.settings).items():
         if name not in NO_OPTION:
             options[name] = value
