@@ -4,8 +4,8 @@
     python benchmarks/blocks.py --d-model 2304 --d-sae 16384
 
 (d) one `StreamingCorrelation.update` over one `torch.sum` of the same block, which does nothing
-but read it; (e) the encoding of a block of residuals by a sae-lens SAE over the bare matrix product
-of the same shape.
+but read it, and what its parts take; (e) the encoding of a block of residuals by a sae-lens SAE
+over the bare matrix product of the same shape.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import torch
 from random_model import Shape, alternately, make_model
 
+from corrsteer.block import _Entries, block_of
 from corrsteer.correlation import StreamingCorrelation
 
 
@@ -44,12 +45,23 @@ def main() -> None:
             {
                 "sum": lambda: torch.sum(z, 0),
                 "update": lambda: statistics.update(z, y),
+                "compare": lambda: z.numpy() != 0,
+                "entries": lambda: _Entries.of(z, y > 0),
+                "block": lambda: block_of(z, y),
                 "product": lambda: x @ weights,
                 "encode": lambda: coder.encode(x),
             },
         )
     print(f"block of {options.rows} x {shape.d_sae}, d_model {shape.d_model}")
     print(f"(d) statistics / torch.sum: {took['update'] / took['sum']:.2f}")
+    of_sum = {name: seconds / took["sum"] for name, seconds in took.items()}
+    if lm.device.type == "cpu":
+        print(
+            f"    of it, in sums: compare with zero {of_sum['compare']:.2f}, find the entries "
+            f"{of_sum['entries'] - of_sum['compare']:.2f}, moments "
+            f"{of_sum['block'] - of_sum['entries']:.2f}, bins and merge "
+            f"{of_sum['update'] - of_sum['block']:.2f}"
+        )
     print(f"(e) encode / matrix product: {took['encode'] / took['product']:.2f}")
     print(f"milliseconds: {', '.join(f'{n} {1000 * s:.2f}' for n, s in took.items())}")
 

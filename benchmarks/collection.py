@@ -5,9 +5,10 @@
 
 (a) collection over transformers' own `generate` on the same batches; (b) a straightforward
 implementation that encodes every new token through all SAEs inside the loop, by sae-lens's own
-`encode`, and keeps all activations until the reply has ended, over collection. Both sides alternate
-in one run. Memory is the peak of a process of its own, above what model and SAEs take, without the
-holes that activations kept for long leave among other tensors.
+`encode`, and keeps all activations until the reply has ended, over collection; and over nothing but
+generation and the bare products of the SAEs, which no collection is faster than. All sides
+alternate in one run. Memory is the peak of a process of its own, above what model and SAEs take,
+without the holes that activations kept for long leave among other tensors.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from random_model import (
 )
 from torch import Tensor
 
-from corrsteer.collect import collect, load_coders
+from corrsteer.collect import BLOCK_ROWS, collect, load_coders
 from corrsteer.config import FitSettings
 from corrsteer.correlation import StreamingCorrelation
 from corrsteer.hook_points import HookPoint
@@ -87,7 +88,23 @@ def sides(options: argparse.Namespace, new_tokens: int) -> dict[str, Callable[[]
         "generate": lambda: generate_plainly(lm, prompts, size, new_tokens),
         "collect": lambda: collect(lm, task, task.fit, coders, settings),
         "in loop": lambda: in_loop(lm, task, coders, size),
+        "products": lambda: products(coders, len(prompts), size, new_tokens),
     }
+
+
+@torch.no_grad()
+def products(
+    coders: dict[HookPoint, SparseCoder], samples: int, size: int, new_tokens: int
+) -> None:
+    """The matrix products of collection alone, in its blocks."""
+    for coder in coders.values():
+        assert isinstance(coder, LensSAE)
+        weights = coder._sae.W_enc
+        rows = BLOCK_ROWS["cpu" if weights.device.type == "cpu" else "gpu"]
+        for _ in range(0, samples, size):
+            for block in range(0, size * new_tokens, rows):
+                height = min(rows, size * new_tokens - block)
+                weights.new_ones(height, len(weights)) @ weights
 
 
 def peak_mb(arguments: list[str], side: str, new_tokens: int) -> float:
@@ -137,13 +154,18 @@ def main() -> None:
         run = sides(options, options.tokens[0])[options.only]
         print(peak_above_now(run, options.device))
         return
-    print("| reply tokens | collect / generate | in loop / collect | seconds of generate |")
-    print("|---|---|---|---|")
+    print(
+        "| reply tokens | collect / generate | in loop / collect "
+        "| in loop / (generate + products) | seconds of generate |"
+    )
+    print("|---|---|---|---|---|")
     for tokens in options.tokens:
         took = alternately(options.rounds, sides(options, tokens))
         print(
             f"| {tokens} | {took['collect'] / took['generate']:.2f} "
-            f"| {took['in loop'] / took['collect']:.2f} | {took['generate']:.2f} |",
+            f"| {took['in loop'] / took['collect']:.2f} "
+            f"| {took['in loop'] / (took['generate'] + took['products']):.2f} "
+            f"| {took['generate']:.2f} |",
             flush=True,
         )
     if options.memory_tokens:

@@ -64,7 +64,8 @@ def run_train(options: Options) -> None:
     if shard is not None and options["collected"]:
         raise SettingsError("--shard collects and --collected does not; give one of them")
     if options["collected"]:
-        load_run(options["collected"])  # refused before a model is loaded
+        collected = load_run(options["collected"])
+        settings = dataclasses.replace(settings, samples=collected.settings.samples)
     out = _run_folder(options, task)
     finished = options["resume"] and is_run(out)
     if not finished:
