@@ -125,11 +125,12 @@ SECONDS ?= 60
 fuzz: $(SETUP)
 	$(BIN)/python scripts/fuzz.py all -max_total_time=$(SECONDS)
 
-# known vulnerabilities of what is installed for the tests, from a service on the network
+# known vulnerabilities of what is installed for the tests, from a service on the network; the
+# other service that pip-audit has passes what it cannot look up
 AUDIT_VENV := .venv-audit
 
 audit: $(SETUP) $(AUDIT_VENV)/.set-up
-	$(AUDIT_VENV)/bin/pip-audit --path $$($(BIN)/python -c \
+	$(AUDIT_VENV)/bin/pip-audit --vulnerability-service osv --skip-editable --path $$($(BIN)/python -c \
 		'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 $(AUDIT_VENV)/.set-up:

@@ -112,6 +112,22 @@ def test_saes_that_are_not_there_any_more_are_named(saved):
         select(run)
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"sign": "negative"}, True),
+        ({"sign": "both", "coefficient": "active"}, True),
+        ({"sign": "both", "coefficient": "contrast"}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_means_of_negative_features_are_told_to_be_near_zero(saved, caplog, changes, told):
+    with caplog.at_level("INFO", "corrsteer"):
+        select(cs.load_run(saved), **changes)
+    assert ("--coefficient contrast" in caplog.text) == told
+
+
 def test_residual_dimensions_have_no_mean_over_active_samples(hub, task):
     raw = cs.load_model(str(hub / "model"), sae="raw")
     with pytest.raises(SettingsError, match="--coefficient active is not defined"):

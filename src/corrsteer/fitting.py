@@ -6,6 +6,7 @@ Changes when the order of its steps does.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -44,6 +45,8 @@ SAME_PROVENANCE = (
 SAME_TASK = ("few", "chat", "select_token")
 SAME_SETTINGS = ("pool", "steer_pool", "positions")
 """What runs must have in common for their statistics to be of the same thing."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -295,7 +298,7 @@ def check_alike(
 
 
 def check_coefficient(settings: FitSettings, sae_source: str | None) -> None:
-    """Refuse a coefficient that the activations cannot have.
+    """Refuse a coefficient that the activations cannot have, and tell of one that adds little.
 
     Raises:
         SettingsError: `active` for residual dimensions, which are always active.
@@ -304,6 +307,12 @@ def check_coefficient(settings: FitSettings, sae_source: str | None) -> None:
         raise SettingsError(
             "residual dimensions (--raw) are active on every sample, so --coefficient active is "
             "not defined; use positive or contrast"
+        )
+    if settings.sign != "positive" and settings.coefficient != "contrast":
+        log.info(
+            "a latent of negative r is hardly active where the outcome is right, so that its "
+            "coefficient, a mean over those samples, is near 0; --coefficient contrast has the "
+            "difference to the others"
         )
 
 
