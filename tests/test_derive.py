@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import D_SAE
 
 import corrsteer as cs
 from corrsteer.cli import cli
+from corrsteer.correlation import StreamingCorrelation
 from corrsteer.derive import merge, select
 from corrsteer.document import verdict
-from corrsteer.errors import ArtifactError, DataError, SettingsError
+from corrsteer.errors import ArtifactError, DataError, SAEError, SettingsError
 from corrsteer.fitting import Shard, collect_shard
 from corrsteer.progress import Silent
 from corrsteer.report.command import reproduce
@@ -345,6 +347,21 @@ def test_a_fit_to_what_was_collected_of_something_else_is_refused(lm, task, save
     refused("give --seed 42, by which", SettingsError, seed=1)
     run.statistics = {}
     refused("what was collected is a steering alone, without statistics")
+
+
+def test_statistics_of_a_wider_sae_are_refused(lm, task, saved):
+    run = cs.load_run(saved)
+    for hook, statistics in run.statistics.items():
+        wider = {
+            name: tensor if name == "scalars" else torch.cat([torch.zeros_like(tensor), tensor])
+            for name, tensor in statistics.state().items()
+        }
+        run.statistics[hook] = StreamingCorrelation.from_state(wider)
+    run.log = None
+    with pytest.raises(SAEError, match=f"has {D_SAE} latents and none of number"):
+        select(run)
+    with pytest.raises(SAEError, match=f"has {D_SAE} latents and none of number"):
+        cs.fit(lm, task, collected=run)
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/3/3"])

@@ -241,11 +241,26 @@ def _lens_rows(
     """Rows of `W_dec` of a sae-lens SAE, in float32 on the CPU.
 
     Raises:
-        SAEError: it cannot be loaded, or one of them holds NaN.
+        SAEError: it cannot be loaded, has no such latent, or one of them holds NaN.
     """
-    rows: Tensor = _read_sae(name, read, "cpu").W_dec.detach()[list(latents)].float()
+    rows = _rows_of(f"SAE {name}", _read_sae(name, read, "cpu").W_dec.detach(), latents).float()
     _check_finite(name, {"W_dec": rows})
     return rows
+
+
+def _rows_of(name: str, weights: Tensor, latents: Sequence[int]) -> Tensor:
+    """Rows of a matrix.
+
+    Raises:
+        SAEError: it does not have them all.
+    """
+    last = max(latents, default=-1)
+    if last >= len(weights):
+        raise SAEError(
+            f"{name} has {len(weights)} latents and none of number {last}; the run was made with "
+            "another: train again"
+        )
+    return weights[list(latents)]
 
 
 def _read_sae(name: str, read: Callable[[str], Any], device: str) -> Any:
@@ -298,7 +313,7 @@ def raw_residuals(d_model: int, n_layers: int, hook_shift: int = 0) -> list[SAEH
             hook_point=HookPoint(layer + hook_shift, "resid_post"),
             source="raw",
             load=lambda device: ResidualDimensions(d_model),
-            decoder_rows=lambda latents: torch.eye(d_model)[list(latents)],
+            decoder_rows=lambda latents: _rows_of("the model", torch.eye(d_model), latents),
         )
         for layer in range(n_layers)
     ]
