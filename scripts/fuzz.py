@@ -1,8 +1,8 @@
 """Feed mutated bytes to a reader of foreign files: `python scripts/fuzz.py READER [libFuzzer's]`.
 
-Readers are those of `FILES`; `all` is one after the other. They begin from the runs in tests/data, and what is JSON, or has a
-header of JSON, is mutated by its fields as often as by its bytes. Each may refuse by an error of
-CorrSteer; any other error is a finding, and libFuzzer keeps the bytes.
+Readers are those of `FILES`; `all` is one after the other. They begin from the runs in tests/data,
+and what is JSON, or has a header of JSON, is mutated by its fields as often as by its bytes. Each
+may refuse by an error of CorrSteer; any other error is a finding, and libFuzzer keeps the bytes.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ with atheris.instrument_imports(include=["corrsteer"]):
         load_run,
     )
     from corrsteer.config import FitSettings
+    from corrsteer.derive import merge
     from corrsteer.errors import CorrSteerError
     from corrsteer.hook_points import HookPoint
     from corrsteer.inference import family_wise
@@ -99,6 +100,8 @@ def read_run(folder: Path, reader: str) -> None:
         family_wise(run.log, FitSettings(permutations=8))
     else:
         render(run)
+        if reader == "run":
+            merge({"one": run, "another": run})
 
 
 def mutated(content: bytes, size: int, seed: int) -> bytes:

@@ -213,3 +213,23 @@ def test_dense_residual_dimensions_are_logged_too(hub, task):
     assert run.features[0].p_method == "max-T permutation"
     density = [run.log.activations(name).nnz for name in run.log.widths]
     assert density == [16 * 30] * 3
+
+
+def test_a_changed_byte_of_the_footer_is_read_or_refused(tmp_path):
+    """Parquet's own statistics ended the process where their type was another."""
+    log, _ = written()
+    log.save(tmp_path)
+    content = (tmp_path / LOG_FILE).read_bytes()
+    footer = int.from_bytes(content[-8:-4], "little")
+    refused = 0
+    for place in range(len(content) - 8 - footer, len(content)):
+        changed = bytearray(content)
+        changed[place] = (changed[place] + 1) % 256
+        (tmp_path / LOG_FILE).write_bytes(changed)
+        try:
+            log = open_log(tmp_path)
+            for name in log.widths:
+                log.activations(name)
+        except ArtifactError:
+            refused += 1
+    assert refused > footer / 4

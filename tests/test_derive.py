@@ -179,15 +179,15 @@ def test_merged_runs_are_one_run_over_all_samples(parts):
     for hook, vector in whole.steering.vectors.items():
         torch.testing.assert_close(merged.steering.vectors[hook], vector, rtol=1e-6, atol=1e-6)
     assert sorted(merged.log.ids) == sorted(whole.log.ids)
-    assert merged.counts["n_fit"] == 40
-    assert merged.counts["merged"] == ["first", "second"]
-    assert merged.counts["twice"] == 0
+    assert merged.counts.n_fit == 40
+    assert merged.counts.merged == ("first", "second")
+    assert merged.counts.twice == 0
 
 
 def test_samples_that_count_twice_are_told_of(parts, caplog):
     runs = load(parts, "first", "second") | {"again": cs.load_run(parts / "first")}
     merged = merge(runs)
-    assert merged.counts["twice"] == 25
+    assert merged.counts.twice == 25
     assert "25 samples are in more than one of the runs" in caplog.text
 
 
@@ -325,7 +325,7 @@ def test_a_fit_to_what_was_collected_is_the_whole_fit(lm, task, saved, strategy)
     assert_same(whole, after)
     assert after.search == whole.search
     assert after.search["trials"]
-    assert after.counts["n_fit"] == 40
+    assert after.counts.n_fit == 40
     assert stages.names
     assert not [name for name in stages.names if "collect" in name]
 

@@ -52,7 +52,7 @@ def test_an_earlier_run_is_read_whole(stored):
     assert len(run.predictions) == run.evaluation["task"]["n_test"] == 18
     for feature in run.features:
         statistics = run.statistics[feature.hook_point]
-        assert statistics.n == run.counts["n_fit"] == 30
+        assert statistics.n == run.counts.n_fit == 30
         r = statistics.correlation()[feature.latent].item()
         assert r == pytest.approx(feature.correlation, abs=1e-12)
     assert (run.log is None) == (stored.name == EARLY)
@@ -87,6 +87,6 @@ def test_what_early_statistics_lack_is_said(here):
             select(early, method=method)
     today = cs.load_run(shutil.copytree(STORED[0], here / "run-1"))
     merged = merge({"early": early, "today": today})
-    assert merged.counts["n_fit"] == 60
+    assert merged.counts.n_fit == 60
     with pytest.raises(ArtifactError, match="collect again"):
         select(merged, method="mi")

@@ -87,7 +87,7 @@ def test_samples_that_cannot_be_judged_leave_the_statistics_and_are_counted(lm, 
 
     run = cs.fit(lm, replace(task, scorer=Half()), strategy="S")
     odd = sum(int(sample.id[1:]) % 2 for sample in task.fit)
-    assert run.counts["unscored_fit"] == odd
+    assert run.counts.unscored_fit == odd
     assert run.statistics["blocks.0.hook_resid_post"].n == 30 - odd
     evaluation = cs.evaluate(lm, replace(task, scorer=Half()), run.steering)
     assert evaluation.baseline.n + evaluation.unscored == len(task.test)

@@ -483,6 +483,7 @@ def recommending(**changes):
             "search nested": ["run.json", field("search", value={"a": nested(900)})],
             "counts a text": ["run.json", field("counts", value="many")],
             "counts of texts": ["run.json", field("counts", value={"n_fit": "many"})],
+            "counts null": ["run.json", field("counts", value={"n_fit": None})],
             "seconds a list": ["run.json", field("counts", "seconds", value=[1])],
             "inference a list": ["run.json", field("inference", value=[1])],
             "inference of other things": ["run.json", field("inference", value={"a": 1})],

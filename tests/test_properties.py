@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import corrsteer as cs
+from corrsteer.artifacts import Counts
 from corrsteer.block import _dense, block_of
 from corrsteer.correlation import StreamingCorrelation
 from corrsteer.errors import DataError
@@ -138,10 +139,20 @@ def fitted(lm, task_file):
 
 
 @settings(max_examples=10)
-@given(TEXTS, st.dictionaries(TEXTS, st.integers() | TEXTS | st.none(), max_size=3))
+@given(
+    TEXTS,
+    st.fixed_dictionaries(
+        {
+            "n_fit": st.integers(0),
+            "seconds": st.dictionaries(TEXTS, st.floats(0, 1e9), max_size=3),
+            "shard": TEXTS | st.none(),
+            "merged": st.lists(TEXTS, max_size=3).map(tuple),
+        }
+    ),
+)
 def test_a_run_comes_back_from_its_folder(fitted, text, counts):
     before = replace(
-        fitted, provenance=replace(fitted.provenance, task=f"a{text}"), counts=dict(counts)
+        fitted, provenance=replace(fitted.provenance, task=f"a{text}"), counts=Counts(**counts)
     )
     with tempfile.TemporaryDirectory() as folder:
         after = cs.load_run(before.save(Path(folder) / "run"))

@@ -12,7 +12,7 @@ import torch
 
 from corrsteer import report
 from corrsteer.activation_log import Entries, LogWriter
-from corrsteer.artifacts import Provenance, Run, load_run
+from corrsteer.artifacts import Counts, Provenance, Run, load_run
 from corrsteer.bench import Comparison, Responses, compare
 from corrsteer.config import FitSettings
 from corrsteer.correlation import StreamingCorrelation
@@ -151,12 +151,11 @@ class Synthetic:
                 "recommended": trial_document(chosen) if recommended else None,
                 "trials": [trial_document(trial) for trial in trials],
             },
-            counts={
-                "n_fit": 300,
-                "n_select": self.n,
-                "unscored_fit": 0,
-                "seconds": {"load": 1.2, "collect": 20.4, "select": 0.1, "validate": 44.0},
-            },
+            counts=Counts(
+                n_fit=300,
+                n_select=self.n,
+                seconds={"load": 1.2, "collect": 20.4, "select": 0.1, "validate": 44.0},
+            ),
         )
         if evaluated:
             self.evaluate(run, guards)

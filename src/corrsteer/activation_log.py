@@ -15,11 +15,13 @@ import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
@@ -95,11 +97,8 @@ class ActivationLog:
         shape = (self.widths[hook_point], len(self.ids))
         try:
             with pq.ParquetFile(path) as file:
-                groups = [
-                    group
-                    for group in range(file.metadata.num_row_groups)
-                    if _only_hook(file, group) == names.index(hook_point)
-                ]
+                of_hook = enumerate(self._hook_of_groups)
+                groups = [group for group, hook in of_hook if hook == names.index(hook_point)]
                 table = file.read_row_groups(groups, columns=["latent", "sample", "value"])
         except (OSError, pa.ArrowException) as error:
             raise _corrupt(path, error) from error
@@ -112,6 +111,21 @@ class ActivationLog:
             raise ArtifactError(f"{path} holds what no run can; train again")
         values = value.astype(np.float64)
         return sparse.coo_array((values, (latent, sample)), shape=shape).tocsr()
+
+    @cached_property
+    def _hook_of_groups(self) -> list[int]:
+        """The hook point that each row group is of; -1 of several.
+
+        By the column itself: the file's own statistics of it can end the process, where they are
+        corrupt, instead of raising an error.
+        """
+        with pq.ParquetFile(self.folder / LOG_FILE) as file:
+            columns = (
+                file.read_row_group(group, columns=["hook"]).column(0)
+                for group in range(file.metadata.num_row_groups)
+            )
+            bounds = (pc.min_max(column).as_py().values() for column in columns)
+            return [-1 if low is None or low < high else low for low, high in bounds]
 
     def entries(self) -> int:
         """How many activations it holds; those that are 0 are not logged.
@@ -364,12 +378,6 @@ def _half(values: Tensor) -> NDArray[np.float16]:
     size = values.abs().clamp(SMALLEST, LARGEST)
     half: NDArray[np.float16] = torch.copysign(size, values).half().cpu().numpy()
     return half
-
-
-def _only_hook(file: pq.ParquetFile, group: int) -> int:
-    """The hook point that all of a row group is of, by the file's own statistics; -1 without."""
-    statistics = file.metadata.row_group(group).column(0).statistics
-    return int(statistics.min) if statistics is not None and statistics.has_min_max else -1
 
 
 def _corrupt(path: Path, error: Exception) -> ArtifactError:

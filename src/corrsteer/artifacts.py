@@ -95,6 +95,30 @@ class Provenance:
     prepend_bos: bool = False
 
 
+@dataclass(frozen=True)
+class Counts:
+    """Samples and times of a fit.
+
+    Attributes:
+        n_fit: samples run; `unscored_fit`: those of them that could not be judged.
+        n_select: samples that settings were tried on.
+        seconds: stage -> seconds.
+        shard: which part of the fit samples these are, as `2/8`; None for all.
+        merged: names of the runs that were added up.
+        twice: samples that several of them hold; None where it is not known.
+        collected: the run that the fit samples were taken from, or None.
+    """
+
+    n_fit: int = 0
+    n_select: int = 0
+    unscored_fit: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    shard: str | None = None
+    merged: tuple[str, ...] = ()
+    twice: int | None = None
+    collected: str | None = None
+
+
 @dataclass
 class Run:
     """A fitted run: everything needed to steer, select again and report.
@@ -108,7 +132,7 @@ class Run:
         steering: what the run recommends, or what its strategy made.
         candidates: strategy -> its steering, for those tried.
         search: what was tried on the select split, as JSON.
-        counts: samples and times of the fit, as JSON.
+        counts: samples and times of the fit.
         inference: how its features were judged, as JSON; empty in runs before it was recorded.
         log: pooled activations of the fit samples, read from disk when asked for, or None.
         evaluation: what `--json` prints, or None before evaluation.
@@ -123,7 +147,7 @@ class Run:
     steering: Steering
     candidates: dict[str, Steering] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
-    counts: dict[str, Any] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
     inference: dict[str, Any] = field(default_factory=dict)
     log: ActivationLog | None = None
     evaluation: dict[str, Any] | None = None
@@ -185,7 +209,7 @@ class Run:
             **dataclasses.asdict(self.provenance),
             "settings": dataclasses.asdict(self.settings),
             "search": self.search,
-            "counts": self.counts,
+            "counts": dataclasses.asdict(self.counts),
             "inference": self.inference,
         }
 
@@ -310,7 +334,7 @@ def load_run(path: str | Path) -> Run:
             },
             steering=Steering.load(folder),
             search=dict(document["search"]),
-            counts=dict(document["counts"]),
+            counts=TypeAdapter(Counts).validate_python(document["counts"]),
             inference=dict(document.get("inference", {})),
             log=_read_log(folder, statistics),
             evaluation=_read_json(evaluation) if evaluation.exists() else None,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from corrsteer.activation_log import ActivationLog, LogWriter
-from corrsteer.artifacts import Run
+from corrsteer.artifacts import Counts, Run
 from corrsteer.config import FitSettings
 from corrsteer.correlation import StreamingCorrelation
 from corrsteer.errors import ArtifactError, SettingsError
@@ -72,7 +72,7 @@ def select(run: Run, **changes: Any) -> Run:
         top_features={hook.name: each for hook, each in ranking.by_layer.items()},
         steering=steering,
         candidates={settings.strategy: steering},
-        counts=dict(run.counts),
+        counts=run.counts,
         inference=dataclasses.asdict(inference),
         log=run.log,
     )
@@ -103,18 +103,18 @@ def merge(runs: Mapping[str, Run], **changes: Any) -> Run:
         hook: _added([run.statistics[hook] for run in runs.values()]) for hook in first.statistics
     }
     joined, note = _joined(runs)
-    n_fit = sum(run.counts.get("n_fit", 0) for run in runs.values())
+    n_fit = sum(run.counts.n_fit for run in runs.values())
     together = dataclasses.replace(
         first,
         settings=dataclasses.replace(first.settings, samples=max(1, n_fit)),
         statistics=statistics,
         log=joined,
-        counts={
-            "n_fit": n_fit,
-            "unscored_fit": sum(run.counts.get("unscored_fit", 0) for run in runs.values()),
-            "merged": names,
-            "twice": _twice(runs),
-        },
+        counts=Counts(
+            n_fit=n_fit,
+            unscored_fit=sum(run.counts.unscored_fit for run in runs.values()),
+            merged=tuple(names),
+            twice=_twice(runs),
+        ),
         inference={"note": note},
     )
     return select(together, **changes)

@@ -44,10 +44,10 @@ def run_document(
         "task": {
             "name": task_name or run.provenance.task,
             "scorer": run.provenance.scorer,
-            "n_fit": run.counts.get("n_fit", 0),
-            "n_select": run.counts.get("n_select", 0),
+            "n_fit": run.counts.n_fit,
+            "n_select": run.counts.n_select,
             "n_test": evaluation.baseline.n if evaluation else 0,
-            "unscored_fit": run.counts.get("unscored_fit", 0),
+            "unscored_fit": run.counts.unscored_fit,
             "unscored_test": evaluation.unscored if evaluation else 0,
         },
         "strategy": run.settings.strategy,
@@ -68,7 +68,7 @@ def run_document(
             for name, comparison in (strategies or {}).items()
         },
         "select": run.search,
-        "seconds": run.counts.get("seconds", {}),
+        "seconds": dict(run.counts.seconds),
         "peak_memory_mb": peak_memory_mb(),
     }
 
@@ -118,8 +118,8 @@ def verdict(run: Run, evaluation: Evaluation | None) -> str:
     Steering is called reliable only if it was recommended on the select split, its interval on
     the test split excludes zero, and it beats every random control.
     """
-    if "shard" in run.counts:
-        return f"Part {run.counts['shard']} is collected: `corrsteer merge` adds up all parts."
+    if run.counts.shard:
+        return f"Part {run.counts.shard} is collected: `corrsteer merge` adds up all parts."
     if not run.search:
         return "Not tried yet: chosen from saved statistics; `corrsteer eval` says what it does."
     recommended = run.search.get("recommended")
@@ -173,8 +173,8 @@ def evaluation_document(
         "task": {
             "name": task.name,
             "scorer": task.scorer.name,
-            "n_fit": run.counts.get("n_fit", 0) if run else 0,
-            "n_select": run.counts.get("n_select", 0) if run else 0,
+            "n_fit": run.counts.n_fit if run else 0,
+            "n_select": run.counts.n_select if run else 0,
             "n_test": first.baseline.n,
             "unscored_test": first.unscored,
         },

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from corrsteer.artifacts import Provenance, Run
-from corrsteer.bench import Bench, benches_of, limited
+from corrsteer.artifacts import Counts, Provenance, Run
+from corrsteer.bench import benches_of, limited
 from corrsteer.collect import Collection, choose_handles, collect, load_coders
 from corrsteer.config import FitSettings
 from corrsteer.errors import ArtifactError, DataError, SettingsError
@@ -149,7 +149,7 @@ def fit(
         steering=steering,
         candidates=search.chosen,
         search=_search_document(search),
-        counts=_counts(collection, bench, watch),
+        counts=Counts(collection.n, len(bench.samples), collection.unscored, watch.seconds),
         inference=dataclasses.asdict(inference),
         log=collection.log,
     )
@@ -192,12 +192,12 @@ def collect_shard(
         features=(),
         top_features={},
         steering=Steering({}, (), lm.id, lm.revision, chosen.positions),
-        counts={
-            "n_fit": collection.n,
-            "unscored_fit": collection.unscored,
-            "shard": str(shard),
-            "seconds": watch.seconds,
-        },
+        counts=Counts(
+            n_fit=collection.n,
+            unscored_fit=collection.unscored,
+            seconds=watch.seconds,
+            shard=str(shard),
+        ),
         inference={"note": f"one of {shard.count} shards; merge them to choose features"},
         log=collection.log,
     )
@@ -249,8 +249,8 @@ def _collected_before(
         )
     return Collection(
         {HookPoint.parse(name): statistics for name, statistics in run.statistics.items()},
-        run.counts.get("n_fit", 0),
-        run.counts.get("unscored_fit", 0),
+        run.counts.n_fit,
+        run.counts.unscored_fit,
         run.log,
         None if run.log else run.inference.get("note") or "the run has no log",
     )
@@ -374,15 +374,6 @@ def _version(library: str) -> str | None:
         return version(library)
     except PackageNotFoundError:
         return None
-
-
-def _counts(collection: Collection, bench: Bench, watch: Stopwatch) -> dict[str, Any]:
-    return {
-        "n_fit": collection.n,
-        "n_select": len(bench.samples),
-        "unscored_fit": collection.unscored,
-        "seconds": watch.seconds,
-    }
 
 
 def _search_document(search: Search) -> dict[str, Any]:

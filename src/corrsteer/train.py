@@ -72,7 +72,7 @@ def train(
         **dataclasses.asdict(settings),
     )
     if collected:
-        run.counts["collected"] = str(collected)
+        run.counts = dataclasses.replace(run.counts, collected=str(collected))
     if explained:
         _look_up(run, work.progress)
     if evaluated:

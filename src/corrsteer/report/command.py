@@ -32,15 +32,15 @@ def reproduce(run: Run) -> str | None:
     made = run.provenance
     if not made.task:
         return None
-    if run.counts.get("merged"):
+    if run.counts.merged:
         return _merge(run)
     options = {"model": made.model, **_sae_options(run), "task": made.task}
     options |= {"scorer": made.scorer, "max_new_tokens": made.max_new_tokens}
     asked = dataclasses.asdict(made.task_options)
     options |= {name: value for name, value in asked.items() if value}
     options |= {"guard": ",".join(made.guards) or "none"}
-    if "collected" in run.counts:
-        options["collected"] = run.counts["collected"]
+    if run.counts.collected:
+        options["collected"] = run.counts.collected
     for name, value in changed_settings(run.settings).items():
         if name not in NO_OPTION:
             options[name] = value
@@ -53,7 +53,7 @@ def reproduce(run: Run) -> str | None:
 def _merge(run: Run) -> str:
     changed = changed_settings(run.settings)
     options = {name: changed[name] for name in OF_MERGE if name in changed}
-    words = ["corrsteer", "merge", *map(str, run.counts["merged"]), *_words(options)]
+    words = ["corrsteer", "merge", *run.counts.merged, *_words(options)]
     return shlex.join([*words, "--out", "runs/merged"])
 
 

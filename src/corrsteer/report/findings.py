@@ -7,7 +7,7 @@ counts of flows are those of its predictions, what fewer samples would have chos
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
@@ -146,16 +146,6 @@ class SearchRecord:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Samples of the fit, and seconds a stage; zero where they are not recorded."""
-
-    n_fit: int = 0
-    n_select: int = 0
-    unscored_fit: int = 0
-    seconds: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Row:
     """A test sample with both arms' replies; outcomes are None where they are not judged."""
 
@@ -212,7 +202,6 @@ class Findings:
         run: the run.
         evaluated: its evaluation, or None.
         search: what was tried on the select split, or None for a steering alone.
-        counts: samples and times of the fit.
         inference: how features were judged, or None in runs before it was recorded.
         rows: a test sample each.
     """
@@ -220,7 +209,6 @@ class Findings:
     run: Run
     evaluated: Evaluated | None
     search: SearchRecord | None
-    counts: Counts
     inference: Inference | None
     rows: tuple[Row, ...]
 
@@ -240,7 +228,6 @@ class Findings:
             run=run,
             evaluated=_read(_EVALUATED, evaluation, EVALUATION_FILE) if evaluation else None,
             search=search,
-            counts=_read(_COUNTS, run.counts, RUN_FILE),
             inference=_read(_INFERENCE, run.inference, RUN_FILE) if run.inference else None,
             rows=_read(_ROWS, run.predictions, PREDICTIONS_FILE),
         )
@@ -361,7 +348,6 @@ class Findings:
 
 _EVALUATED = TypeAdapter(Evaluated).validate_python
 _SEARCH = TypeAdapter(SearchRecord).validate_python
-_COUNTS = TypeAdapter(Counts).validate_python
 _INFERENCE = TypeAdapter(Inference).validate_python
 _ROWS = TypeAdapter(tuple[Row, ...]).validate_python
 

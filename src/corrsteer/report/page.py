@@ -143,7 +143,7 @@ def figures(found: dict[str, Chart]) -> Callable[[str], Markup]:
 
 def origin_rows(findings: Findings) -> list[tuple[str, str]]:
     """Name and value of what the run was made from, as far as it is recorded."""
-    made, counts, evaluated = findings.run.provenance, findings.counts, findings.evaluated
+    made, counts, evaluated = findings.run.provenance, findings.run.counts, findings.evaluated
     rows = {"model": made.model, "revision": made.revision, "SAEs": made.sae_source}
     if made.hook_shift:
         rows["hook shift"] = f"{made.hook_shift} blocks"
@@ -168,7 +168,7 @@ def _samples(run: int, unscored: int) -> str:
 
 def cost_rows(findings: Findings) -> list[tuple[str, str]]:
     """Name and value of what the run took, as far as it is recorded."""
-    seconds = findings.counts.seconds
+    seconds = findings.run.counts.seconds
     rows = [(name, f"{spent:,.1f} s") for name, spent in seconds.items()]
     if len(rows) > 1:
         rows.append(("together", f"{sum(seconds.values()):,.1f} s"))

@@ -123,7 +123,7 @@ def variant(
     if settings.strategy == "P":
         arms.append(Arm({"strategy": "P"}, run.steering))
     return {
-        "n_fit": run.counts["n_fit"],
+        "n_fit": run.counts.n_fit,
         "seed": settings.seed,
         "features": [feature.to_dict() for feature in every_layer.features],
         "arms": tried(lab.bench(task, settings.seed, model), arms),
