@@ -53,6 +53,7 @@ def test_both_ways_to_collect_find_the_same(run):
     Shape.add_to(parser)
     options = parser.parse_args(SMALL)
     options.samples, options.prompt, options.batch_size = 6, 8, 4
+    options.sae_dtype = "float32"
     found = collection.sides(options, 5)
     ours, theirs = found["collect"]().statistics, found["in loop"]()
     for hook, statistics in theirs.items():

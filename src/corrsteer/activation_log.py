@@ -114,18 +114,24 @@ class ActivationLog:
 
     @cached_property
     def _hook_of_groups(self) -> list[int]:
-        """The hook point that each row group is of; -1 of several.
+        """The number of the one hook point that each row group is of.
 
         By the column itself: the file's own statistics of it can end the process, where they are
         corrupt, instead of raising an error.
+
+        Raises:
+            ArtifactError: a group is of none, or of several.
         """
-        with pq.ParquetFile(self.folder / LOG_FILE) as file:
+        path = self.folder / LOG_FILE
+        with pq.ParquetFile(path) as file:
             columns = (
                 file.read_row_group(group, columns=["hook"]).column(0)
                 for group in range(file.metadata.num_row_groups)
             )
-            bounds = (pc.min_max(column).as_py().values() for column in columns)
-            return [-1 if low is None or low < high else low for low, high in bounds]
+            bounds = [tuple(pc.min_max(column).as_py().values()) for column in columns]
+        if not all(low == high and low in range(len(self.widths)) for low, high in bounds):
+            raise ArtifactError(f"{path} holds what no run can; train again")
+        return [low for low, _ in bounds]
 
     def entries(self) -> int:
         """How many activations it holds; those that are 0 are not logged.
