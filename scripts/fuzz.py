@@ -1,6 +1,6 @@
 """Feed mutated bytes to a reader of foreign files: `python scripts/fuzz.py READER [libFuzzer's]`.
 
-Readers are those of `FILES`; `all` is one after the other. They begin from the runs in tests/data,
+Readers are those of `FILES`; `all` is one a core. They begin from the runs in tests/data,
 and what is JSON, or has a header of JSON, is mutated by its fields as often as by its bytes. Each
 may refuse by an error of CorrSteer; any other error is a finding, and libFuzzer keeps the bytes.
 """
@@ -8,12 +8,14 @@ may refuse by an error of CorrSteer; any other error is a finding, and libFuzzer
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -138,14 +140,20 @@ def replace_field(document: Any, draw: random.Random) -> None:
         document = document[key]
 
 
+def fuzz_apart(reader: str) -> int:
+    """The exit code of fuzzing one reader in a process of its own, told of once it has ended."""
+    command = [sys.executable, __file__, reader, *sys.argv[1:]]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    print(f"--- {reader}\n{done.stderr}", file=sys.stderr, flush=True)
+    return abs(done.returncode)
+
+
 def main() -> None:
     """Fuzz the reader named first."""
     reader = sys.argv.pop(1) if len(sys.argv) > 1 else ""
     if reader == "all":
-        for each in FILES:
-            print(f"--- {each}", file=sys.stderr, flush=True)
-            subprocess.run([sys.executable, __file__, each, *sys.argv[1:]], check=True)
-        return
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            sys.exit(max(pool.map(fuzz_apart, FILES)))
     if reader not in FILES:
         raise SystemExit(f"which reader? choose all, {', '.join(FILES)}")
     with tempfile.TemporaryDirectory() as temporary:
