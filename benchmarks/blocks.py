@@ -15,8 +15,8 @@ import argparse
 import torch
 from random_model import Shape, alternately, make_model
 
-from corrsteer.block import _Entries, block_of
-from corrsteer.correlation import StreamingCorrelation
+from corrsteer.stats.batch_moments import _Entries, moments_of
+from corrsteer.stats.correlation import StreamingCorrelation
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
                 "update": lambda: statistics.update(z, y),
                 "compare": lambda: z.numpy() != 0,
                 "entries": lambda: _Entries.of(z, y > 0),
-                "block": lambda: block_of(z, y),
+                "block": lambda: moments_of(z, y),
                 "product": lambda: x @ weights,
                 "encode": lambda: coder.encode(x),
             },

@@ -15,9 +15,9 @@ import time
 
 import torch
 
-from corrsteer.activation_log import Entries, entries_bytes
-from corrsteer.artifacts import statistics_bytes
-from corrsteer.correlation import StreamingCorrelation
+from corrsteer.runs.activation_log import Entries, entries_bytes
+from corrsteer.runs.statistics_file import statistics_bytes
+from corrsteer.stats.correlation import StreamingCorrelation
 
 HOOK = "blocks.0.hook_resid_post"
 ROUNDS = 7

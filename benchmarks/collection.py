@@ -33,12 +33,14 @@ from random_model import (
 )
 from torch import Tensor
 
-from corrsteer.collect import BLOCK_ROWS, collect, load_coders
-from corrsteer.config import FitSettings
-from corrsteer.correlation import StreamingCorrelation
 from corrsteer.hook_points import HookPoint
-from corrsteer.models import LanguageModel
-from corrsteer.saes import LensSAE, SparseCoder
+from corrsteer.lm.models import LanguageModel
+from corrsteer.lm.sae_placement import load_coders
+from corrsteer.lm.saes import LensSAE, SparseCoder
+from corrsteer.method.collect import collect
+from corrsteer.method.pooling import BLOCK_ROWS
+from corrsteer.settings import FitSettings
+from corrsteer.stats.correlation import StreamingCorrelation
 from corrsteer.tasks import Task
 
 

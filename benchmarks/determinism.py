@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 import corrsteer
-from corrsteer.artifacts import Run, load_run
+from corrsteer.runs.folder import load_run
+from corrsteer.runs.run import Run
 
 MEASURED = ("seconds", "peak_memory_mb")
 SOURCE = str(Path(corrsteer.__file__).parents[1])

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from random_model import Shape, generate_plainly, make_model, make_task, prompt_ids
 
-from corrsteer.collect import BLOCK_ROWS
+from corrsteer.method.pooling import BLOCK_ROWS
 
 GIB = 2**30
 SAMPLES = 1000
@@ -85,7 +85,7 @@ class GPU:
 
 
 @dataclass(frozen=True)
-class Work:
+class Execution:
     """What is run: prompts and replies of equal length, in batches."""
 
     batch: int = 32
@@ -105,14 +105,20 @@ PAIRS = ((GEMMA, RTX_4090), (GEMMA, A100), (GEMMA, H100), (LLAMA, A100), (LLAMA,
 MEASURED = {1: 1.08, 32: 1.22}
 """Reply length -> collection over generation, from `docs/performance.md`, of the shape below."""
 BENCHMARK = Model("benchmark", 12, 512, 2048, 8, 4, 64, 8192, 1, 4, 8192, element=4)
-BENCHMARK_WORK = {reply: Work(16, 128, reply) for reply in MEASURED}
+BENCHMARK_WORK = {reply: Execution(16, 128, reply) for reply in MEASURED}
 
 
-def memory(model: Model, work: Work) -> dict[str, int]:
+def memory(model: Model, execution: Execution) -> dict[str, int]:
     """Bytes on the GPU while samples are collected, by what takes them."""
-    positions = work.batch * work.prompt
+    positions = execution.batch * execution.prompt
     block = BLOCK_ROWS["gpu"]
-    kept = model.layers * model.kv_heads * model.head * work.batch * (work.prompt + work.reply)
+    kept = (
+        model.layers
+        * model.kv_heads
+        * model.head
+        * execution.batch
+        * (execution.prompt + execution.reply)
+    )
     return {
         "weights, bfloat16": model.element * model.parameters,
         "encoders, float32": 4 * model.encoders,
@@ -121,8 +127,8 @@ def memory(model: Model, work: Work) -> dict[str, int]:
         "key-value cache": 2 * model.element * kept,
         "residuals of the prompts' pass": model.element * model.layers * positions * model.d_model,
         "one MLP in the prompts' pass": 3 * model.element * positions * model.mlp,
-        "attention scores, float32": 4 * work.batch * model.heads * work.prompt**2,
-        "pooled activations": 4 * model.layers * work.batch * model.d_sae,
+        "attention scores, float32": 4 * execution.batch * model.heads * execution.prompt**2,
+        "pooled activations": 4 * model.layers * execution.batch * model.d_sae,
         "residuals waiting to be encoded": model.element * model.layers * block * model.d_model,
         "activations being encoded, mask": (4 + 1) * block * model.d_sae,
     }
@@ -142,57 +148,59 @@ def arithmetic(model: Model, positions: float, context: float, heads: float) -> 
     return positions * (2 * model.layers * model.block + attention) + heads * logits
 
 
-def generating(model: Model, work: Work, samples: int) -> tuple[float, float]:
+def generating(model: Model, execution: Execution, samples: int) -> tuple[float, float]:
     """Operations of the prompts' passes, and of decoding, for so many samples."""
-    prompts = arithmetic(model, samples * work.prompt, work.prompt / 2, samples)
-    decoded = samples * (work.reply - 1)
-    return prompts, arithmetic(model, decoded, work.prompt + work.reply / 2, decoded)
+    prompts = arithmetic(model, samples * execution.prompt, execution.prompt / 2, samples)
+    decoded = samples * (execution.reply - 1)
+    return prompts, arithmetic(model, decoded, execution.prompt + execution.reply / 2, decoded)
 
 
-def encoding(model: Model, work: Work, samples: int) -> float:
+def encoding(model: Model, execution: Execution, samples: int) -> float:
     """Operations of encoding the generated positions of so many samples at every layer."""
-    return samples * work.reply * 2 * model.layers * model.d_model * model.d_sae
+    return samples * execution.reply * 2 * model.layers * model.d_model * model.d_sae
 
 
-def seconds(model: Model, gpu: GPU, work: Work, samples: int = SAMPLES) -> dict[str, float]:
+def seconds(
+    model: Model, gpu: GPU, execution: Execution, samples: int = SAMPLES
+) -> dict[str, float]:
     """The floor of each part, in seconds for so many samples."""
-    prompts, decoding = generating(model, work, samples)
-    steps = math.ceil(samples / work.batch) * (work.reply - 1)
-    cache = memory(model, work)["key-value cache"]
+    prompts, decoding = generating(model, execution, samples)
+    steps = math.ceil(samples / execution.batch) * (execution.reply - 1)
+    cache = memory(model, execution)["key-value cache"]
     read = steps * (model.element * model.parameters + cache) / gpu.bandwidth
     return {
         "prompts": prompts / gpu.bfloat16,
         "decoding": max(decoding / gpu.bfloat16, read),
-        "encoding": encoding(model, work, samples) / gpu.float32,
+        "encoding": encoding(model, execution, samples) / gpu.float32,
     }
 
 
 def predicted_ratio(reply: int) -> float:
     """Collection over generation in the benchmark, by arithmetic alone, at one rate for both."""
-    work = BENCHMARK_WORK[reply]
-    plain = sum(generating(BENCHMARK, work, 1))
-    return (plain + encoding(BENCHMARK, work, 1)) / plain
+    execution = BENCHMARK_WORK[reply]
+    plain = sum(generating(BENCHMARK, execution, 1))
+    return (plain + encoding(BENCHMARK, execution, 1)) / plain
 
 
-def print_memory(work: Work) -> None:
+def print_memory(execution: Execution) -> None:
     """The table of memory, and how many layers fit where not all do."""
-    gemma, llama = memory(GEMMA, work), memory(LLAMA, work)
+    gemma, llama = memory(GEMMA, execution), memory(LLAMA, execution)
     print(f"{'GiB, computed':<34}{GEMMA.name:>12}{LLAMA.name:>14}")
     for part in gemma:
         print(f"{part:<34}{gemma[part] / GIB:>12.2f}{llama[part] / GIB:>14.2f}")
     print(f"{'all of it':<34}{sum(gemma.values()) / GIB:>12.2f}{sum(llama.values()) / GIB:>14.2f}")
-    small = memory(LLAMA, Work(8, work.prompt, work.reply))
+    small = memory(LLAMA, Execution(8, execution.prompt, execution.reply))
     rest = sum(small.values()) - small["encoders, float32"]
     fit = (22 * GIB - rest) / (small["encoders, float32"] / LLAMA.layers)
     print(f"Llama Scope layers beside Llama 8B in 22 GiB, batch of 8: {fit:.0f}")
 
 
-def print_time(work: Work) -> None:
+def print_time(execution: Execution) -> None:
     """The table of floors, and the formula held against what was measured."""
-    steps = math.ceil(SAMPLES / work.batch) * work.reply
+    steps = math.ceil(SAMPLES / execution.batch) * execution.reply
     print(f"seconds for {SAMPLES:,} samples, floor   prompts  decoding  encoding   together")
     for model, gpu in PAIRS:
-        found = seconds(model, gpu, work)
+        found = seconds(model, gpu, execution)
         parts = "".join(f"{found[part]:>10.1f}" for part in found)
         print(f"{model.name + ', ' + gpu.name:<31}{parts}{sum(found.values()):>11.1f}")
     print(f"forward passes for them: {steps:,}")
@@ -222,19 +230,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch-size", type=int, default=Work.batch)
-    parser.add_argument("--prompt", type=int, default=Work.prompt, help="tokens of a prompt")
-    parser.add_argument("--reply", type=int, default=Work.reply, help="tokens of a reply")
+    parser.add_argument("--batch-size", type=int, default=Execution.batch)
+    parser.add_argument("--prompt", type=int, default=Execution.prompt, help="tokens of a prompt")
+    parser.add_argument("--reply", type=int, default=Execution.reply, help="tokens of a reply")
     parser.add_argument("--measure-step", action="store_true", help="on this machine's CPU")
     options = parser.parse_args()
     if options.measure_step:
         for model in (GEMMA, LLAMA):
             print(f"{model.name}: {1000 * measure_step(model):.0f} ms of CPU time a step")
         return
-    work = Work(options.batch_size, options.prompt, options.reply)
-    print_memory(work)
+    execution = Execution(options.batch_size, options.prompt, options.reply)
+    print_memory(execution)
     print()
-    print_time(work)
+    print_time(execution)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from corrsteer.artifacts import load_run
-from corrsteer.null_study import Share
-from corrsteer.resampling import Latents, max_t, unit
-from corrsteer.significance import bonferroni, correlation_p_value
+from corrsteer.runs.folder import load_run
+from corrsteer.stats.resampling import Latents, max_t, unit
+from corrsteer.stats.significance import bonferroni, correlation_p_value
+from corrsteer.studies.null import Share
 
 ALPHA = 0.05
 

@@ -17,13 +17,13 @@ import argparse
 import torch
 from random_model import Shape, alternately, make_model, make_task
 
-from corrsteer.bench import Bench
-from corrsteer.branching import branch
-from corrsteer.generation import greedy, length_batches
 from corrsteer.hook_points import HookPoint
-from corrsteer.hooks import adding
-from corrsteer.models import LanguageModel
-from corrsteer.steering import Steering
+from corrsteer.lm.decoding import greedy, length_batches
+from corrsteer.lm.hooks import adding
+from corrsteer.lm.models import LanguageModel
+from corrsteer.lm.shared_prefix import decode_arms
+from corrsteer.method.arms import ArmRunner
+from corrsteer.runs.steering import Steering
 from corrsteer.tasks import Task
 
 INERT = 1e-6
@@ -64,7 +64,9 @@ def changed_share(lm: LanguageModel, task: Task, steerings: list[Steering], size
     """Share of the first batch's replies that differ from the unsteered ones, token by token."""
     prompts = [lm.prompt_ids(sample) for sample in task.test[:size]]
     arms = [{}, *(steering.scaled() for steering in steerings)]
-    drafts, *others = branch(lm.decoder, prompts, [[]] * len(prompts), arms, task.max_new_tokens)
+    drafts, *others = decode_arms(
+        lm.decoder, prompts, [[]] * len(prompts), arms, task.max_new_tokens
+    )
     changed = [
         after != before for replies in others for before, after in zip(drafts, replies, strict=True)
     ]
@@ -90,19 +92,19 @@ def main() -> None:
     task = make_task(options.samples, options.prompt, options.tokens)
     steerings = candidates(lm, shape, options.strength, options.inert)
 
-    def bench() -> Bench:
-        return Bench(lm, task, "test", batch_size=options.batch_size)
+    def runner() -> ArmRunner:
+        return ArmRunner(lm, task, "test", batch_size=options.batch_size)
 
     def steered_generation() -> None:
         with adding(lm.model, steerings[-1].scaled()):
-            _ = bench().baseline
+            _ = runner().baseline
 
     changed = changed_share(lm, task, steerings, options.batch_size)
     took = alternately(
         options.rounds,
         {
-            "baseline": lambda: bench().baseline,
-            "together": lambda: bench().steered(steerings),
+            "baseline": lambda: runner().baseline,
+            "together": lambda: runner().steered(steerings),
             "one pass each": lambda: one_pass_each(lm, task, steerings, options.batch_size),
             "steered generation": steered_generation,
         },

@@ -18,9 +18,9 @@ from typing import Any
 
 from corrsteer import FitSettings, load_model, load_task
 from corrsteer.errors import InsufficientDataError
+from corrsteer.method.train import train
 from corrsteer.mini import SAE_DIR
 from corrsteer.mini.corpus import FAMILIES
-from corrsteer.train import train
 
 COLUMNS = (
     "SAEs", "task", "baseline", "S", "A", "P", "G", "recommended", "steered", "change [95 %]",

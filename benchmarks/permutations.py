@@ -17,10 +17,10 @@ import time
 import numpy as np
 import torch
 
-from corrsteer.activation_log import ActivationLog, Entries, LogWriter
-from corrsteer.config import FitSettings
-from corrsteer.inference import permuted_null
-from corrsteer.resampling import Latents, unit
+from corrsteer.method.evidence import permuted_null
+from corrsteer.runs.activation_log import ActivationLog, Entries, LogWriter
+from corrsteer.settings import FitSettings
+from corrsteer.stats.resampling import Latents, unit
 
 LARGE = (26, 16_384)
 

@@ -26,11 +26,11 @@ from transformers import (
 )
 
 from corrsteer.hook_points import HookPoint
+from corrsteer.lm.models import LanguageModel
+from corrsteer.lm.saes import LensSAE, SAEHandle
 from corrsteer.mini import MODEL_DIR
-from corrsteer.models import LanguageModel
-from corrsteer.saes import LensSAE, SAEHandle
 from corrsteer.samples import Sample
-from corrsteer.scoring import load_scorer
+from corrsteer.scoring.registry import load_scorer
 from corrsteer.tasks import Task
 
 CLASSES: dict[str, tuple[Any, Any]] = {

@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from random_model import Shape, make_model, make_task
 
-from corrsteer.collect import collect, load_coders
-from corrsteer.config import FitSettings
+from corrsteer.lm.sae_placement import load_coders
+from corrsteer.method.collect import collect
+from corrsteer.settings import FitSettings
 
 VARIED = ("samples", "tokens", "layers", "d_sae")
 

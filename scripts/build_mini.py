@@ -34,10 +34,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from torch import Tensor
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-from corrsteer.generation import Decoder, greedy, length_batches
+from corrsteer.lm.decoding import Decoder, greedy, length_batches
 from corrsteer.mini import MODEL_DIR, corpus
 from corrsteer.samples import Sample
-from corrsteer.scoring import load_scorer, score
+from corrsteer.scoring.registry import load_scorer
+from corrsteer.scoring.score import score
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 PAD, BOS, EOS, UNK = SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")

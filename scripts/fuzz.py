@@ -22,24 +22,24 @@ from typing import Any
 import atheris
 
 with atheris.instrument_imports(include=["corrsteer"]):
-    from corrsteer.activation_log import LOG_FILE, OUTCOMES_FILE
-    from corrsteer.artifacts import (
+    from corrsteer.errors import CorrSteerError
+    from corrsteer.execution.journal import Journal
+    from corrsteer.hook_points import HookPoint
+    from corrsteer.method.evidence import family_wise
+    from corrsteer.method.ranking import rank
+    from corrsteer.method.reselect import merge
+    from corrsteer.report import render
+    from corrsteer.runs.activation_log import LOG_FILE, OUTCOMES_FILE
+    from corrsteer.runs.folder import (
         EVALUATION_FILE,
         FEATURES_FILE,
         PREDICTIONS_FILE,
         RUN_FILE,
-        STATISTICS_FILE,
         load_run,
     )
-    from corrsteer.config import FitSettings
-    from corrsteer.derive import merge
-    from corrsteer.errors import CorrSteerError
-    from corrsteer.hook_points import HookPoint
-    from corrsteer.inference import family_wise
-    from corrsteer.journal import Journal
-    from corrsteer.report import render
-    from corrsteer.selection import rank
-    from corrsteer.steering import FILE_NAME
+    from corrsteer.runs.statistics_file import STATISTICS_FILE
+    from corrsteer.runs.steering import FILE_NAME
+    from corrsteer.settings import FitSettings
     from corrsteer.tasks import load_task
 
 RUNS = Path(__file__).parents[1] / "tests" / "data"

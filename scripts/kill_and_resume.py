@@ -151,8 +151,8 @@ def main() -> None:
             bad += bool(found["wrong"])
             kept += bool(found["kept"])
             told = found["wrong"] or "identical"
-            work = "work on disk" if found["kept"] else "nothing on disk"
-            print(f"{found['kind']:9}killed at {found['at']:4.0%}, {work}: {told}", flush=True)
+            execution = "work on disk" if found["kept"] else "nothing on disk"
+            print(f"{found['kind']:9}killed at {found['at']:4.0%}, {execution}: {told}", flush=True)
     print(
         f"{options.kills - bad} of {options.kills} ended identical; "
         f"{kept} were killed with work on disk"

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import corrsteer as cs
-from corrsteer import activation_log
-from corrsteer.activation_log import LOG_FILE, OUTCOMES_FILE, Entries, LogWriter, open_log
 from corrsteer.errors import ArtifactError
+from corrsteer.runs import activation_log
+from corrsteer.runs.activation_log import LOG_FILE, OUTCOMES_FILE, Entries, LogWriter, open_log
 
 WIDTHS = {"blocks.0.hook_resid_post": 30, "blocks.3.hook_resid_post": 20}
 

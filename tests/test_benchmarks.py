@@ -17,9 +17,11 @@ from datasets import concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 
 import corrsteer as cs
-from corrsteer.bench import Bench
 from corrsteer.errors import DataError, SettingsError
-from corrsteer.scoring import load_scorer, read_option, score
+from corrsteer.method.arms import ArmRunner
+from corrsteer.scoring.registry import load_scorer
+from corrsteer.scoring.rules import read_option
+from corrsteer.scoring.score import score
 from corrsteer.tasks import known_tasks, splits
 from corrsteer.tasks.bbq import unknown_option
 from corrsteer.tasks.chats import as_chat
@@ -648,7 +650,7 @@ def test_a_model_is_run_and_judged_on_real_rows(real_tasks, lm, name):
     shortest = tuple(sorted(task.test, key=lambda sample: len(sample.prompt))[:4])
     scorer = load_scorer(RULES.get(task.scorer.name, task.scorer.name))
     task = replace(task, test=shortest, scorer=scorer, max_new_tokens=min(3, task.max_new_tokens))
-    replies = Bench(lm, task, "test", batch_size=4).baseline
+    replies = ArmRunner(lm, task, "test", batch_size=4).baseline
     assert len(replies.texts) == 4
     assert all(0 <= outcome <= 1 for outcome in replies.outcomes)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import corrsteer as cs
-from corrsteer.bench import Bench
-from corrsteer.hooks import adding
-from corrsteer.steering import steer
+from corrsteer.lm.hooks import adding
+from corrsteer.method.arms import ArmRunner
+from corrsteer.runs.steering import steer
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,11 @@ def test_strength_zero_is_bitwise_the_unsteered_model(mini, refusal, run):
 
 
 def test_arms_run_together_reply_as_each_alone(mini, refusal, run):
-    bench = Bench(mini, refusal, "select", limit=60)
+    runner = ArmRunner(mini, refusal, "select", limit=60)
     arms = [run.candidates["A"].at(strength) for strength in (0.25, 1.0, 4.0)]
     arms += [run.steering, run.candidates["S"]]
-    prompts = [sample.prompt for sample in bench.samples]
-    for arm, together in zip(arms, bench.steered(arms), strict=True):
+    prompts = [sample.prompt for sample in runner.samples]
+    for arm, together in zip(arms, runner.steered(arms), strict=True):
         with steer(mini, arm):
             alone = mini.generate(prompts, refusal.max_new_tokens, batch_size=32)
         assert list(together.texts) == alone
@@ -85,8 +85,9 @@ def test_steering_without_a_cache_is_the_same(mini, refusal, run):
 MEMORY = """
 import json
 import corrsteer as cs
-from corrsteer.collect import choose_handles, collect, load_coders
-from corrsteer.config import FitSettings
+from corrsteer.lm.sae_placement import choose_handles, load_coders
+from corrsteer.method.collect import collect
+from corrsteer.settings import FitSettings
 from corrsteer.timing import peak_memory_mb
 
 lm, task = cs.load_model("mini"), cs.load_task("mini-mmlu")

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from conftest import D_MODEL, write_sae
 from safetensors.torch import load_file, save_file
 
-from corrsteer.artifacts import load_run
 from corrsteer.cli import cli
 from corrsteer.report.command import reproduce
+from corrsteer.runs.folder import load_run
 
 SCORER = r"regex:^\s*[n-zN-Z0-4]"
 
@@ -378,12 +378,12 @@ def test_a_full_disk_is_told_in_one_line(train, here, monkeypatch):
 
 
 def test_ctrl_c_exits_130(train, here, monkeypatch):
-    import corrsteer.train
+    import corrsteer.method.train
 
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(corrsteer.train, "fit", interrupted)
+    monkeypatch.setattr(corrsteer.method.train, "fit", interrupted)
     code, _, err = train(strategy="S")
     assert code == 130
     assert err.strip().splitlines()[-1].startswith("corrsteer: interrupted")

@@ -23,8 +23,8 @@ from corrsteer.export import find_consumer
 from corrsteer.export.lm_eval import _with_model
 from corrsteer.export.verify import verify
 from corrsteer.hook_points import HookPoint
-from corrsteer.hooks import adding
-from corrsteer.steering import Steering
+from corrsteer.lm.hooks import adding
+from corrsteer.runs.steering import Steering
 
 pytestmark = pytest.mark.consumer
 

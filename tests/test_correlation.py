@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from corrsteer.correlation import BINS, EDGES, StreamingCorrelation
 from corrsteer.errors import ArtifactError, InsufficientDataError, NonFiniteError
+from corrsteer.stats.correlation import BINS, EDGES, StreamingCorrelation
 
 
 def reference(z: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -261,7 +261,7 @@ def test_sparse_blocks_give_the_statistics_of_dense_ones(monkeypatch, offset, si
     z[:, 2] = 1e6 + 0.1
     wide = np.concatenate([z, np.zeros((300, 40))], 1)
     sparse = stream(wide, y, sizes)
-    monkeypatch.setattr("corrsteer.block.DENSE", -1.0)
+    monkeypatch.setattr("corrsteer.stats.batch_moments.DENSE", -1.0)
     dense = stream(wide, y, sizes)
     for name, tensor in dense.state().items():
         if not name.startswith(("mean", "first", "scalars")):  # which depend on the shift

@@ -22,7 +22,6 @@ import yaml
 
 from corrsteer import load_run, load_task, steer
 from corrsteer.cli import main
-from corrsteer.config import FitSettings
 from corrsteer.demo import (
     Exhibit,
     Frame,
@@ -38,11 +37,12 @@ from corrsteer.demo.address import check_access, listen, url
 from corrsteer.demo.session import SharedModel
 from corrsteer.demo.space import write_space
 from corrsteer.errors import ArtifactError, CorrSteerError, DataError, ModelError, SettingsError
-from corrsteer.generation import greedy, stream
+from corrsteer.lm.decoding import greedy, stream
+from corrsteer.method.train import train
+from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
-from corrsteer.steering import Steering
+from corrsteer.settings import FitSettings
 from corrsteer.tasks import TaskOptions
-from corrsteer.train import train
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>${alert(3)}{{value}}"
 

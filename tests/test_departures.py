@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import corrsteer as cs
-from corrsteer.collect import choose_handles, collect, load_coders
-from corrsteer.config import FitSettings
+from corrsteer.lm.sae_placement import choose_handles, load_coders
+from corrsteer.method.collect import collect
+from corrsteer.settings import FitSettings
 
 
 def collected(lm, task, samples, **settings):

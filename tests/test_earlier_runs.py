@@ -12,8 +12,8 @@ import pytest
 
 import corrsteer as cs
 from corrsteer.cli import main
-from corrsteer.derive import merge, select
 from corrsteer.errors import ArtifactError
+from corrsteer.method.reselect import merge, select
 from corrsteer.report import render
 
 STORED = sorted(path for path in (Path(__file__).parent / "data").iterdir() if path.is_dir())

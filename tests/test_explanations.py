@@ -5,9 +5,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import huggingface_hub.constants
 import pytest
 
-from corrsteer import explanations
-from corrsteer.explanations import explain, with_explanations
-from corrsteer.selection import NEURONPEDIA, Feature
+from corrsteer.features import NEURONPEDIA, Feature
+from corrsteer.runs import explanations
+from corrsteer.runs.explanations import explain, with_explanations
 
 PAGE = "gemma-2-2b/3-gemmascope-res-16k/17"
 ANSWERS = {

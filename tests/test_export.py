@@ -11,7 +11,7 @@ from corrsteer.errors import ArtifactError, ConsumerError, UnknownNameError
 from corrsteer.export import CONSUMERS, Consumer, Exported, export
 from corrsteer.export.base import block_outputs
 from corrsteer.hook_points import HookPoint
-from corrsteer.steering import Steering
+from corrsteer.runs.steering import Steering
 
 
 def vector(seed):

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from corrsteer.errors import ModelError
-from corrsteer.generation import pad_left
 from corrsteer.hook_points import HookPoint
-from corrsteer.hooks import adding, find_blocks, tapped
+from corrsteer.lm.decoding import pad_left
+from corrsteer.lm.hooks import adding, find_blocks, tapped
 
 PROMPTS = [[1, 10, 11, 12, 13], [1, 20, 21], [1, 30, 31, 32]]
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
+from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint
-from corrsteer.selection import Feature
-from corrsteer.steering import Steering
+from corrsteer.runs.steering import Steering
 
 NAME, COMMIT, TOKEN = "me/mine", "c" * 40, "hf_of_the_test"
 FILES = ["README.md", "config.json", "steer.py", "steering.safetensors"]

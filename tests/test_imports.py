@@ -1,4 +1,4 @@
-"""The direction of imports: doors -> pipelines -> edges -> pure, never back."""
+"""The direction of imports: from the command line down to the words that all share, never back."""
 
 import ast
 import subprocess
@@ -9,79 +9,138 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "corrsteer"
 
-# What a module may import stands in a line above its own. Order within a line means nothing.
-LAYERS = [
-    # A. pure: no hooks, no models
-    ["errors", "progress", "timing", "samples", "mini", "notebook"],
-    ["hook_points", "block", "config", "files", "scoring", "tensor_files"],
-    ["pooling", "correlation", "significance", "journal"],
-    ["checkpoint", "metrics", "selection", "planning", "resampling", "card"],
-    # B. edges: each the only place of its kind
-    ["judges", "explanations"],
-    ["saes", "hooks", "tasks", "activation_log", "cache"],
-    ["generation"],
-    ["models", "branching"],
-    ["steering"],
-    ["controls", "artifacts", "work"],
-    ["passes", "cluster"],
-    ["bench"],
-    # C. pipelines
-    ["collect", "inference", "search", "evaluation"],
-    ["fitting", "document"],
-    ["train", "derive", "sft", "null_study", "transfer", "sample_efficiency"],
-    ["study"],
-    # D. doors
+# What a room may import stands in a line above its own; order within a line means nothing.
+# `corrsteer` itself, what is public, re-exports and may be imported by nobody here.
+FLOORS = [
+    ["errors", "progress", "timing", "samples", "mini", "notebook", "json_text"],
+    ["hook_points", "files", "settings", "features"],
+    ["stats", "scoring"],
+    ["lm", "tasks"],
+    ["runs"],
+    ["execution"],
+    ["method"],
+    ["studies"],
     ["report", "export"],
-    ["vllm_plugin", "demo"],
+    ["demo"],
     ["cli"],
     ["__main__"],
 ]
-RANK = {module: rank for rank, modules in enumerate(LAYERS) for module in modules}
-PURE = [module for modules in LAYERS[:4] for module in modules]
+RANK = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
+
+NO_MODEL_LIBRARY = ["errors", "progress", "timing", "samples", "notebook", "json_text", "files"]
+NO_MODEL_LIBRARY += ["hook_points", "settings", "features", "stats", "scoring"]
+"""Rooms that import none of transformers, sae-lens and datasets."""
 
 
-def top_level(path: Path) -> str:
+PRINTS = ("cli", "report")
+"""Rooms that may print."""
+
+HOOKS = "lm/hooks.py"
+STANDALONE = "runs/card/steer.py"
+"""A script that is copied beside a shared steering, and imports nothing of ours."""
+
+
+def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> set[str]:
-    """Modules of the package that a file imports, by their first name."""
+def imported_rooms(code: str) -> set[str]:
+    """Rooms that a module imports, also inside functions and by `import_module`.
+
+    Raises:
+        ValueError: it imports relatively.
+    """
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("corrsteer."):
-            found.add(node.module.split(".")[1])
-        elif isinstance(node, ast.ImportFrom) and node.module == "corrsteer":
-            found |= {alias.name for alias in node.names} & set(RANK)
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"line {node.lineno} imports relatively")
+            module = node.module or ""
+            if module.startswith("corrsteer."):
+                found.add(module.split(".")[1])
+            elif module == "corrsteer":
+                found |= {alias.name for alias in node.names} & set(RANK)
         elif isinstance(node, ast.Import):
             names = [alias.name.split(".") for alias in node.names]
             found |= {name[1] for name in names if name[0] == "corrsteer" and len(name) > 1}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= registered(node.value)
     return found
+
+
+def registered(text: str) -> set[str]:
+    """The room that a text names as a module of ours, as registries do."""
+    first, _, rest = text.partition(".")
+    room = rest.replace(":", ".").split(".")[0]
+    looks_like_module = all(part.isidentifier() for part in text.replace(":", ".").split("."))
+    return {room} if first == "corrsteer" and looks_like_module and room in RANK else set()
+
+
+def upward(room: str, code: str) -> list[str]:
+    """Rooms that a module in `room` imports though they do not stand below it."""
+    return sorted(other for other in imported_rooms(code) - {room} if RANK[other] >= RANK[room])
 
 
 FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_one_way(path):
-    module = top_level(path)
-    assert module in RANK, f"give {module} a place in LAYERS"
-    for imported in imports(path) - {module}:
-        assert RANK[imported] < RANK[module], f"{module} must not import {imported}"
+def test_imports_go_down(path):
+    room = room_of(path)
+    assert room in RANK, f"give {room} a place in FLOORS"
+    assert upward(room, path.read_text(encoding="utf-8")) == []
+
+
+def test_the_root_is_small():
+    assert len([*PACKAGE.glob("*.py")]) <= 12
 
 
 def test_only_hooks_registers_hooks():
     for path in FILES:
-        standalone = path.name == "steer.py"  # is copied beside a shared steering
-        if top_level(path) != "hooks" and not standalone:
-            assert "register_forward" not in path.read_text(encoding="utf-8"), path
+        name = path.relative_to(PACKAGE).as_posix()
+        if name not in (HOOKS, STANDALONE):
+            assert "register_forward" not in path.read_text(encoding="utf-8"), name
+
+
+def printing(code: str) -> bool:
+    calls = [node.func for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    return "print" in [call.id for call in calls if isinstance(call, ast.Name)]
 
 
 def test_only_doors_print():
     for path in FILES:
-        if top_level(path) not in ("cli", "report"):
-            calls = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            named = [node.func for node in calls if isinstance(node, ast.Call)]
-            assert "print" not in [f.id for f in named if isinstance(f, ast.Name)], path
+        if room_of(path) not in PRINTS:
+            assert not printing(path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from corrsteer.cli import main",
+        "import corrsteer.method.fit",
+        "from corrsteer import demo",
+        "def later():\n    from corrsteer.runs.run import Run",
+        'JUDGES = {"own": "corrsteer.method.fit:fit"}',
+        'import_module("corrsteer.studies")',
+    ],
+)
+def test_an_import_upwards_is_found(code):
+    assert upward("lm", code)
+
+
+def test_a_relative_import_is_found():
+    with pytest.raises(ValueError, match="line 1 imports relatively"):
+        upward("lm", "from .hooks import tapped")
+
+
+def test_texts_that_name_no_module_are_no_imports():
+    for text in ("corrsteer.run/1", "corrsteer.demo and more", "corrsteer.strength", "corrsteer"):
+        assert registered(text) == set()
+
+
+def test_a_print_is_found():
+    assert printing("def f():\n    print(1)")
+    assert not printing("sprint(1)")
 
 
 def run(code: str) -> str:
@@ -97,9 +156,14 @@ def test_help_needs_no_heavy_library():
     assert run(code).splitlines()[-1] == "[]"
 
 
-def test_pure_modules_need_no_model_library():
+def test_rooms_below_models_need_no_model_library():
+    names = [
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for path in FILES
+        if room_of(path) in NO_MODEL_LIBRARY
+    ]
     code = (
-        f"import importlib, sys; [importlib.import_module('corrsteer.' + m) for m in {PURE!r}];"
+        f"import importlib, sys; [importlib.import_module(name) for name in {names!r}];"
         "print(sorted({'transformers', 'sae_lens', 'datasets'} & set(sys.modules)))"
     )
     assert run(code).strip() == "[]"

@@ -1,7 +1,7 @@
 import pytest
 
 from corrsteer.errors import ArtifactError
-from corrsteer.journal import Journal
+from corrsteer.execution.journal import Journal
 
 HEADER = {"task": "t", "settings": {"seed": 1, "layers": (1, 2)}}
 

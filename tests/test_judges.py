@@ -10,11 +10,12 @@ import offline_hub
 import pytest
 import torch
 
-from corrsteer import judges
 from corrsteer.errors import ScorerError
-from corrsteer.judges import REFUSAL_MODEL, SEMANTIC, RefusalModel, Semantic
 from corrsteer.samples import Sample
-from corrsteer.scoring import Score, Scorer, load_scorer, score
+from corrsteer.scoring import judges
+from corrsteer.scoring.judges import REFUSAL_MODEL, SEMANTIC, RefusalModel, Semantic
+from corrsteer.scoring.registry import load_scorer
+from corrsteer.scoring.score import Score, Scorer, score
 
 REPLIES = [
     " No.",
@@ -264,7 +265,7 @@ def test_a_missing_library_is_an_error_that_names_the_rule(monkeypatch):
 
 def test_judges_load_nothing_before_they_are_asked():
     code = (
-        "import sys, corrsteer.judges;"
+        "import sys, corrsteer.scoring.judges;"
         "print(sorted({'torch', 'transformers', 'sentence_transformers'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from corrsteer import metrics
 from corrsteer.errors import InsufficientDataError
+from corrsteer.stats import metrics
 
 
 def outcomes(text: str) -> np.ndarray:

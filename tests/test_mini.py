@@ -11,8 +11,8 @@ import torch
 from sae_lens import SAE
 from transformers import AutoTokenizer
 
+from corrsteer.lm.models import load_model
 from corrsteer.mini import MODEL_DIR, SAE_DIR, corpus
-from corrsteer.models import load_model
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE_LIMIT = 12 * 2**20

@@ -3,12 +3,12 @@
 import dataclasses
 
 from corrsteer import evaluate, load_task
-from corrsteer.artifacts import Provenance, Run
-from corrsteer.config import FitSettings
+from corrsteer.features import Feature, feature_rows
 from corrsteer.hook_points import HookPoint
 from corrsteer.notebook import overview
-from corrsteer.selection import Feature, feature_rows
-from corrsteer.steering import combine
+from corrsteer.runs.run import Provenance, Run
+from corrsteer.runs.steering import combine
+from corrsteer.settings import FitSettings
 
 HOSTILE = "<script>alert(1)</script>"
 FEATURE = Feature("blocks.1.hook_resid_post", 1, 3, 2.0, 0.5, (0.4, 0.6), 0.01, 0.5, 0.6, 0.4)

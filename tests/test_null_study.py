@@ -6,13 +6,14 @@ from click.testing import CliRunner
 from scipy import sparse, stats
 
 import corrsteer as cs
-from corrsteer.activation_log import ActivationLog
-from corrsteer.bench import Bench
 from corrsteer.cli import cli, main
-from corrsteer.config import FitSettings
 from corrsteer.errors import SettingsError
-from corrsteer.journal import Journal
-from corrsteer.null_study import (
+from corrsteer.execution.journal import Journal
+from corrsteer.method.arms import ArmRunner
+from corrsteer.runs.activation_log import ActivationLog
+from corrsteer.runs.steering import Steering
+from corrsteer.settings import FitSettings
+from corrsteer.studies.null import (
     Band,
     Exchanged,
     Share,
@@ -21,7 +22,6 @@ from corrsteer.null_study import (
     correlated_probabilities,
     null_study,
 )
-from corrsteer.steering import Steering
 
 SCORER = r"regex:^\s*[n-zN-Z0-4]"
 
@@ -82,12 +82,12 @@ def study(lm, task, path, runs=3, settings=SETTINGS):
 
 
 def test_the_exchange_swaps_arms_and_keeps_pairs(lm, task):
-    bench = Bench(lm, task, "select", batch_size=16)
+    runner = ArmRunner(lm, task, "select", batch_size=16)
     run = cs.fit(lm, task, strategy="A", batch_size=16)
     nothing = Steering({}, (), lm.id, lm.revision)
-    arms = Exchanged(bench)
+    arms = Exchanged(runner)
     steerings = [run.steering.at(8.0), nothing]
-    real, still = bench.compare(steerings)
+    real, still = runner.compare(steerings)
     assert real.side_effects.ser is not None, "the steering changes something"
     assert arms.compare(steerings) == [real, still]  # nothing is exchanged yet
     assert len(arms.news()) == 2

@@ -17,8 +17,8 @@ import offline_hub
 import pytest
 
 import corrsteer as cs
-from corrsteer.pooling import RunningPool
-from corrsteer.scoring import Score
+from corrsteer.method.pooling import RunningPool
+from corrsteer.scoring.score import Score
 
 CASES = Path(__file__).parents[2] / "shared" / "oracle" / "cases"
 HUB = Path(os.environ.get("CORRSTEER_ORACLE_HUB", ""))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from corrsteer.pooling import RunningPool
+from corrsteer.method.pooling import RunningPool
 
 
 @pytest.mark.parametrize("kind", ["max", "mean"])

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import corrsteer as cs
-from corrsteer.artifacts import Counts
-from corrsteer.block import _dense, block_of
-from corrsteer.correlation import StreamingCorrelation
 from corrsteer.errors import DataError
 from corrsteer.hook_points import HookPoint
-from corrsteer.pooling import RunningPool
-from corrsteer.steering import Steering
+from corrsteer.method.pooling import RunningPool
+from corrsteer.runs.run import Counts
+from corrsteer.runs.steering import Steering
+from corrsteer.stats.batch_moments import _dense, moments_of
+from corrsteer.stats.correlation import StreamingCorrelation
 
 settings.register_profile("quick", max_examples=40, deadline=None, database=None)
 settings.register_profile("ci", settings.get_profile("quick"), derandomize=True)
@@ -72,7 +72,7 @@ def test_statistics_do_not_depend_on_how_samples_come(data, cuts, joint):
 @given(activations())
 def test_sparse_and_dense_blocks_agree(data):
     z, y = data
-    found, expected = block_of(z, y), _dense(z.double(), y, None)
+    found, expected = moments_of(z, y), _dense(z.double(), y, None)
     for name in ("m2_z", "c_zy", "sum_positive", "sum_zero", "m2_positive", "m2_zero"):
         close(getattr(found, name), getattr(expected, name), 1e5)
     close(found.mean_z + found.first_z, expected.mean_z + expected.first_z, 100)

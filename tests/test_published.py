@@ -15,7 +15,7 @@ import corrsteer as cs
 from corrsteer.cli import main
 from corrsteer.errors import ModelError, SAEError, SettingsError
 from corrsteer.hook_points import HookPoint
-from corrsteer.models import find_saes
+from corrsteer.lm.models import find_saes
 from corrsteer.samples import Sample
 
 COMMANDS = [

@@ -11,17 +11,11 @@ import pytest
 import torch
 
 from corrsteer import report
-from corrsteer.activation_log import Entries, LogWriter
-from corrsteer.artifacts import Counts, Provenance, Run, load_run
-from corrsteer.bench import Comparison, Responses, compare
-from corrsteer.config import FitSettings
-from corrsteer.correlation import StreamingCorrelation
-from corrsteer.document import run_document
 from corrsteer.errors import ArtifactError
-from corrsteer.evaluation import Evaluation, predictions
-from corrsteer.fitting import trial_document
 from corrsteer.hook_points import HookPoint
-from corrsteer.metrics import Accuracy, Delta
+from corrsteer.method.evaluation import predictions
+from corrsteer.method.fit import trial_document
+from corrsteer.method.ranking import Ranking, rank
 from corrsteer.report import findings
 from corrsteer.report.command import beyond_options, reproduce
 from corrsteer.report.findings import Findings, Setting
@@ -36,12 +30,20 @@ from corrsteer.report.text import (
     visible,
     web_url,
 )
-from corrsteer.sample_efficiency import sample_efficiency
+from corrsteer.runs.activation_log import Entries, LogWriter
+from corrsteer.runs.comparison import Comparison, Responses, compare
+from corrsteer.runs.document import run_document
+from corrsteer.runs.evaluation import Evaluation
+from corrsteer.runs.folder import load_run
+from corrsteer.runs.run import Counts, Provenance, Run
+from corrsteer.runs.search import Trial
+from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
-from corrsteer.scoring import Score
-from corrsteer.search import Trial
-from corrsteer.selection import Ranking, rank
-from corrsteer.steering import Steering
+from corrsteer.scoring.score import Score
+from corrsteer.settings import FitSettings
+from corrsteer.stats.correlation import StreamingCorrelation
+from corrsteer.stats.metrics import Accuracy, Delta
+from corrsteer.studies.sample_efficiency import sample_efficiency
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 2.0, 4.0)
 GAIN = {"S": 0.06, "A": 0.24, "P": 0.32, "G": 0.36}

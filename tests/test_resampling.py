@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy import sparse, stats
 
-from corrsteer import resampling
 from corrsteer.errors import InsufficientDataError
-from corrsteer.resampling import (
+from corrsteer.stats import resampling
+from corrsteer.stats.resampling import (
     Latents,
     bootstrap_intervals,
     max_t,

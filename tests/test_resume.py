@@ -11,14 +11,15 @@ import torch
 from conftest import SCORER
 
 import corrsteer as cs
-from corrsteer.activation_log import Entries
-from corrsteer.checkpoint import RESULTS_FILE, Checkpoint, unfinished
 from corrsteer.cli import main
-from corrsteer.collect import choose_handles, collect, load_coders
-from corrsteer.config import FitSettings
 from corrsteer.errors import ArtifactError, DeviceMemoryError, ScorerError
-from corrsteer.train import identity, train
-from corrsteer.work import Work
+from corrsteer.execution.checkpoint import RESULTS_FILE, Checkpoint, unfinished
+from corrsteer.execution.units import Execution
+from corrsteer.lm.sae_placement import choose_handles, load_coders
+from corrsteer.method.collect import collect
+from corrsteer.method.train import identity, train
+from corrsteer.runs.activation_log import Entries
+from corrsteer.settings import FitSettings
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = FitSettings(batch_size=4, strengths=(0.5, 1.0), controls=2, permutations=20)
@@ -44,8 +45,8 @@ def run_to(out, lm, task, guards, after, resume=True):
     """Train until the n-th thing is done; whether it got to the end."""
     with unfinished(out, resume) as checkpoint:
         checkpoint.open(identity(lm, task, guards, SETTINGS))
-        work = Work(Interrupting(after), checkpoint=checkpoint, unit_samples=8)
-        train(lm, task, guards, SETTINGS, out, work=work)
+        execution = Execution(Interrupting(after), checkpoint=checkpoint, unit_samples=8)
+        train(lm, task, guards, SETTINGS, out, execution=execution)
 
 
 def left_by(folder):
@@ -100,9 +101,9 @@ def task_rows(folder):
 
 
 def test_units_hold_every_batch_once():
-    batches, work = [[1] * 5, [2] * 3, [3] * 9, [4] * 2], Work(unit_samples=8)
-    assert work.units_of(batches) == [[[1] * 5, [2] * 3], [[3] * 9], [[4] * 2]]
-    assert work.units_of([]) == []
+    batches, execution = [[1] * 5, [2] * 3, [3] * 9, [4] * 2], Execution(unit_samples=8)
+    assert execution.units_of(batches) == [[[1] * 5, [2] * 3], [[3] * 9], [[4] * 2]]
+    assert execution.units_of([]) == []
 
 
 class Doubled:
@@ -117,7 +118,7 @@ def test_units_that_are_alike_are_done_once_and_each_gets_its_own_result(lm, tmp
     for units in ([3, 3, 5, 3, 7], [5, 5, 9, 3, 9]):
         with unfinished(tmp_path / "run", True) as checkpoint:
             checkpoint.open({})
-            found = list(Work(checkpoint=checkpoint).remembered(lm, Doubled(), units))
+            found = list(Execution(checkpoint=checkpoint).remembered(lm, Doubled(), units))
         assert found == [2 * unit for unit in units]
 
 
@@ -130,8 +131,8 @@ def test_nothing_of_a_unit_is_held_once_it_is_added(lm, task, tmp_path):
 
     coders = load_coders(choose_handles(lm, None), lm)
     many = [replace(sample, id=f"{sample.id}-{n}") for n in range(4) for sample in task.fit]
-    work = Work(Counting(0), unit_samples=8)
-    collect(lm, task, many, coders, SETTINGS, work)
+    execution = Execution(Counting(0), unit_samples=8)
+    collect(lm, task, many, coders, SETTINGS, execution)
     assert len(held) > 10
     assert max(held) <= 4  # two batches of the unit at hand, and of the one before
 

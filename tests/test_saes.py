@@ -3,11 +3,12 @@ import torch
 from conftest import D_MODEL, D_SAE, write_sae
 from sae_lens import GatedSAE, GatedSAEConfig, StandardSAE, StandardSAEConfig
 
-from corrsteer.collect import choose_handles, collect, load_coders
-from corrsteer.config import FitSettings
 from corrsteer.errors import SAEError
-from corrsteer.models import load_model
-from corrsteer.saes import LensSAE, ResidualDimensions, VisitingSAE, local_saes
+from corrsteer.lm.models import load_model
+from corrsteer.lm.sae_placement import choose_handles, load_coders
+from corrsteer.lm.saes import LensSAE, ResidualDimensions, VisitingSAE, local_saes
+from corrsteer.method.collect import collect
+from corrsteer.settings import FitSettings
 
 CPU = torch.device("cpu")
 SIZES = {"d_in": D_MODEL, "d_sae": D_SAE, "dtype": "float32", "device": "cpu"}
@@ -85,11 +86,11 @@ def test_a_visitor_stays_from_fetching_until_it_leaves(tmp_path):
 
 def test_blocks_that_wait_for_visitors_change_no_bit(lm, task, monkeypatch):
     """Whatever is free, and however many blocks are encoded in one visit."""
-    monkeypatch.setattr("corrsteer.collect.BLOCK_ROWS", {"cpu": 8, "gpu": 8})
+    monkeypatch.setattr("corrsteer.method.pooling.BLOCK_ROWS", {"cpu": 8, "gpu": 8})
     handles = choose_handles(lm, None)
     found = []
     for most in (1, 3, 1000):
-        monkeypatch.setattr("corrsteer.collect.VISITED_BLOCKS", most)
+        monkeypatch.setattr("corrsteer.method.pooling.VISITED_BLOCKS", most)
         coders = {handle.hook_point: handle.load_visiting() for handle in handles}
         found.append(collect(lm, task, task.fit, coders, FitSettings(pool="mean")))
     for hook, statistics in found[0].statistics.items():

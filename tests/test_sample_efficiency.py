@@ -8,8 +8,8 @@ from click.testing import CliRunner
 import corrsteer as cs
 from corrsteer.cli import cli
 from corrsteer.errors import ArtifactError
-from corrsteer.inference import permuted_null
-from corrsteer.sample_efficiency import _sizes, sample_efficiency
+from corrsteer.method.evidence import permuted_null
+from corrsteer.studies.sample_efficiency import _sizes, sample_efficiency
 
 SCORER = r"regex:^\s*[n-zN-Z0-4]"
 

@@ -4,7 +4,9 @@ import pytest
 
 from corrsteer.errors import ScorerError, UnknownNameError
 from corrsteer.samples import Sample
-from corrsteer.scoring import Score, load_scorer, read_number, read_option, score
+from corrsteer.scoring.registry import load_scorer
+from corrsteer.scoring.rules import read_number, read_option
+from corrsteer.scoring.score import Score, score
 
 CHOICES = ("red", "dark red", "green", "blue")
 

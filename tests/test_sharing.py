@@ -13,15 +13,15 @@ import torch
 from huggingface_hub import HfApi, ModelCard
 
 import corrsteer as cs
-from corrsteer import models
-from corrsteer.artifacts import load_run
 from corrsteer.cli import main
 from corrsteer.cli.run import _model_of
 from corrsteer.errors import ArtifactError, ModelError
 from corrsteer.export import export
+from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint
-from corrsteer.selection import Feature
-from corrsteer.steering import Steering, mismatch, steer
+from corrsteer.lm import models
+from corrsteer.runs.folder import load_run
+from corrsteer.runs.steering import Steering, mismatch, steer
 
 FILES = ["README.md", "config.json", "steer.py", "steering.safetensors"]
 SITES = ("blocks.0.hook_resid_pre", "blocks.1.hook_mlp_out", "blocks.2.hook_resid_post")
@@ -44,8 +44,8 @@ def steering(lm, sites=SITES, **options):
 @pytest.fixture(scope="module")
 def run(lm, tmp_path_factory):
     """A run of the tiny model, evaluated and saved."""
-    from corrsteer.config import FitSettings
-    from corrsteer.train import train
+    from corrsteer.method.train import train
+    from corrsteer.settings import FitSettings
 
     folder = tmp_path_factory.mktemp("sharing")
     rows = [{"prompt": f"say {i}"} for i in range(60)]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from corrsteer.significance import (
+from corrsteer.stats.significance import (
     bonferroni,
     correlation_interval,
     correlation_p_value,

@@ -3,9 +3,9 @@ import torch
 from safetensors.torch import save_file
 
 from corrsteer.errors import ArtifactError, ModelError, SettingsError
+from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint
-from corrsteer.selection import Feature
-from corrsteer.steering import Steering, combine, steer
+from corrsteer.runs.steering import Steering, combine, steer
 
 AT = HookPoint(1, "resid_post")
 

@@ -17,9 +17,9 @@ from corrsteer.cli import cli, main
 from corrsteer.errors import ArtifactError, InsufficientDataError, SettingsError
 from corrsteer.report.study import write
 from corrsteer.report.study.page import page
-from corrsteer.study import Study, StudySettings, tables
-from corrsteer.study.cells import Cells
-from corrsteer.study.published import published
+from corrsteer.studies.paper import Study, StudySettings, tables
+from corrsteer.studies.paper.cells import Cells
+from corrsteer.studies.paper.published import published
 
 TASKS = ("mini-mmlu", "mini-bbq-ambig")
 SCORER = r"regex:^\s*[n-zN-Z0-4]"
@@ -275,7 +275,7 @@ def test_a_folder_of_other_files_is_refused(tmp_path):
 def test_a_cell_is_done_once_and_what_a_kill_left_is_removed(tmp_path):
     cells, calls = Cells(tmp_path / "study", {"tasks": ["x"]}), []
 
-    def work(kept):
+    def execution(kept):
         kept.remember("unit", 1)
         assert not cells.run_folder("main-x").exists()
         calls.append(1)
@@ -285,7 +285,9 @@ def test_a_cell_is_done_once_and_what_a_kill_left_is_removed(tmp_path):
     (cells.run_folder("main-x") / "features.json").write_text("{")
     (tmp_path / "study" / "cells").mkdir()
     (tmp_path / "study" / "cells" / ".main-x.json.abc").write_text("{")
-    assert cells.done("main-x", work) == {"value": 0.1 + 0.2} == cells.done("main-x", work)
+    assert (
+        cells.done("main-x", execution) == {"value": 0.1 + 0.2} == cells.done("main-x", execution)
+    )
     assert calls == [1]
     left = [path for path in (tmp_path / "study").rglob("*") if path.is_file()]
     assert {path.name for path in left} == {"main-x.json", "settings.json"}
@@ -310,11 +312,11 @@ def test_what_an_unfinished_cell_has_done_is_kept(tmp_path):
 
 
 def test_samples_that_allow_no_result_are_a_result(tmp_path):
-    def work(kept):
+    def execution(kept):
         raise InsufficientDataError("all 9 fit outcomes equal 1")
 
     cells = Cells(tmp_path / "study", {})
-    assert cells.done("main-x", work) == {"unavailable": "all 9 fit outcomes equal 1"}
+    assert cells.done("main-x", execution) == {"unavailable": "all 9 fit outcomes equal 1"}
     found = Study("mini", ("x",), StudySettings(), {"main-x": cells.get("main-x")})
     assert [(t.name, t.rows) for t in tables(found)] == [
         ("left-out", (("main-x", "all 9 fit outcomes equal 1"),))

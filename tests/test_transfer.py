@@ -5,10 +5,10 @@ import pytest
 from click.testing import CliRunner
 
 import corrsteer as cs
-from corrsteer.bench import Bench
 from corrsteer.cli import cli, main
 from corrsteer.errors import ArtifactError
-from corrsteer.transfer import transfer
+from corrsteer.method.arms import ArmRunner
+from corrsteer.studies.transfer import transfer
 
 SCORER = r"regex:^\s*[n-zN-Z0-4]"
 OTHER = r"regex:^\s*[a-mA-M5-9]"
@@ -46,13 +46,13 @@ def test_every_cell_is_what_an_evaluation_gives(lm, files, folders, monkeypatch)
         for file, scorer in zip(files, (SCORER, OTHER), strict=True)
     ]
     passes = []
-    passed = Bench._passed
+    passed = ArmRunner._passed
 
     def counted(self, *given):
         passes.append(self.task.name)
         return passed(self, *given)
 
-    monkeypatch.setattr(Bench, "_passed", counted)
+    monkeypatch.setattr(ArmRunner, "_passed", counted)
     found = transfer(lm, runs, tasks, batch_size=8)
     assert passes == [task.name for task in tasks], "one pass a task, the baseline in it"
     changes = []

@@ -14,7 +14,7 @@ from corrsteer.export import CONSUMERS, base, verify
 from corrsteer.export.plain import PlainTorch
 from corrsteer.export.verify import Reply
 from corrsteer.hook_points import HookPoint
-from corrsteer.steering import Steering
+from corrsteer.runs.steering import Steering
 
 AT = HookPoint(1, "resid_post")
 

@@ -10,42 +10,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from corrsteer.artifacts import Run as Run
-    from corrsteer.artifacts import load_run as load_run
-    from corrsteer.config import FitSettings as FitSettings
-    from corrsteer.correlation import StreamingCorrelation as StreamingCorrelation
     from corrsteer.errors import CorrSteerError as CorrSteerError
-    from corrsteer.evaluation import Evaluation as Evaluation
-    from corrsteer.evaluation import evaluate as evaluate
-    from corrsteer.fitting import fit as fit
-    from corrsteer.models import LanguageModel as LanguageModel
-    from corrsteer.models import load_model as load_model
+    from corrsteer.lm.models import LanguageModel as LanguageModel
+    from corrsteer.lm.models import load_model as load_model
+    from corrsteer.method.evaluation import evaluate as evaluate
+    from corrsteer.method.fit import fit as fit
+    from corrsteer.runs.evaluation import Evaluation as Evaluation
+    from corrsteer.runs.folder import load_run as load_run
+    from corrsteer.runs.run import Run as Run
+    from corrsteer.runs.steering import Steering as Steering
+    from corrsteer.runs.steering import steer as steer
     from corrsteer.samples import Sample as Sample
-    from corrsteer.scoring import Score as Score
-    from corrsteer.scoring import load_scorer as load_scorer
-    from corrsteer.steering import Steering as Steering
-    from corrsteer.steering import steer as steer
+    from corrsteer.scoring.registry import load_scorer as load_scorer
+    from corrsteer.scoring.score import Score as Score
+    from corrsteer.settings import FitSettings as FitSettings
+    from corrsteer.stats.correlation import StreamingCorrelation as StreamingCorrelation
     from corrsteer.tasks import Task as Task
     from corrsteer.tasks import load_task as load_task
 
 _HOME = {
     "CorrSteerError": "errors",
-    "Evaluation": "evaluation",
-    "FitSettings": "config",
-    "LanguageModel": "models",
-    "Run": "artifacts",
+    "Evaluation": "runs.evaluation",
+    "FitSettings": "settings",
+    "LanguageModel": "lm.models",
+    "Run": "runs.run",
     "Sample": "samples",
-    "Score": "scoring",
-    "Steering": "steering",
-    "StreamingCorrelation": "correlation",
+    "Score": "scoring.score",
+    "Steering": "runs.steering",
+    "StreamingCorrelation": "stats.correlation",
     "Task": "tasks",
-    "evaluate": "evaluation",
-    "fit": "fitting",
-    "load_model": "models",
-    "load_run": "artifacts",
-    "load_scorer": "scoring",
+    "evaluate": "method.evaluation",
+    "fit": "method.fit",
+    "load_model": "lm.models",
+    "load_run": "runs.folder",
+    "load_scorer": "scoring.registry",
     "load_task": "tasks",
-    "steer": "steering",
+    "steer": "runs.steering",
 }
 __all__ = sorted(_HOME)  # noqa: PLE0605
 __version__ = "0.1.0"

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from corrsteer.artifacts import Run, claim_folder, load_run
 from corrsteer.cli.run import _emit, _quietly
 from corrsteer.cli.terminal import print_run
-from corrsteer.derive import merge, select
-from corrsteer.document import run_document
+from corrsteer.method.reselect import merge, select
 from corrsteer.report import write as write_report
+from corrsteer.runs.document import run_document
+from corrsteer.runs.folder import claim_folder, load_run
+from corrsteer.runs.run import Run
 
 Options = Mapping[str, Any]
 

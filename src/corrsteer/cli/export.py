@@ -11,13 +11,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from corrsteer.artifacts import Run, load_run, to_json
 from corrsteer.cli.terminal import print_verification
 from corrsteer.demo.space import write_space
 from corrsteer.errors import SettingsError
 from corrsteer.export import export, find_consumer
 from corrsteer.export.verify import verify
-from corrsteer.models import LanguageModel, load_model
+from corrsteer.json_text import to_json
+from corrsteer.lm.models import LanguageModel, load_model
+from corrsteer.runs.folder import load_run
+from corrsteer.runs.run import Run
 from corrsteer.samples import Sample
 
 Options = Mapping[str, Any]

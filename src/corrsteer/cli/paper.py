@@ -16,14 +16,14 @@ from rich.text import Text
 from corrsteer.cli.run import _emit, _load_guards, _load_model, _load_task, _quietly
 from corrsteer.cli.terminal import TerminalProgress, print_table
 from corrsteer.errors import SettingsError
+from corrsteer.execution.units import Execution
 from corrsteer.mini.corpus import FAMILIES
 from corrsteer.report.study import PAGE_FILE, write
 from corrsteer.report.study.files import as_text
-from corrsteer.study.cells import Cells
-from corrsteer.study.paper import Materials, run_study
-from corrsteer.study.settings import StudySettings
+from corrsteer.studies.paper.cells import Cells
+from corrsteer.studies.paper.paper import Materials, run_study
+from corrsteer.studies.paper.settings import StudySettings
 from corrsteer.tasks import Task, known_tasks, mini
-from corrsteer.work import Work
 
 Options = Mapping[str, Any]
 
@@ -72,7 +72,7 @@ def run_paper(options: Options) -> None:
                 return _load_model({**TASK_DEFAULTS, **options, "task": names[0]})
 
         study = run_study(
-            cells, options["model"], names, settings, Materials(model, task), Work(progress)
+            cells, options["model"], names, settings, Materials(model, task), Execution(progress)
         )
     document = {"study": str(out), **write(study, out)}
     _emit(document, options["as_json"], _print_study)

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from corrsteer.planning import SAMPLES, Plan, plan
+from corrsteer.stats.sample_size import SAMPLES, Plan, plan
 
 SCHEMA = "corrsteer.plan/1"
 

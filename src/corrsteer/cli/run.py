@@ -17,33 +17,29 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from corrsteer.artifacts import (
-    REPORT_FILE,
-    STATISTICS_FILE,
-    Run,
-    claim_folder,
-    is_run,
-    load_run,
-)
-from corrsteer.bench import Bench
-from corrsteer.checkpoint import SUFFIX, Checkpoint, unfinished
 from corrsteer.cli.terminal import TerminalProgress, print_evaluation, print_names, print_run
-from corrsteer.cluster import ClusterSettings, workers_of
-from corrsteer.config import FitSettings
-from corrsteer.document import evaluation_document, run_document
 from corrsteer.errors import SettingsError
-from corrsteer.evaluation import evaluate_on
-from corrsteer.fitting import Shard, collect_shard, library_versions
-from corrsteer.models import KNOWN_MODELS, RAW, LanguageModel, load_model
+from corrsteer.execution.checkpoint import SUFFIX, Checkpoint, unfinished
+from corrsteer.execution.ray_workers import ClusterSettings, workers_of
+from corrsteer.execution.units import Execution, fingerprint
+from corrsteer.lm.models import KNOWN_MODELS, RAW, LanguageModel, load_model
+from corrsteer.method.arms import ArmRunner
+from corrsteer.method.evaluation import evaluate_on
+from corrsteer.method.provenance import library_versions
+from corrsteer.method.shards import Shard, collect_shard
+from corrsteer.method.train import identity, train
 from corrsteer.progress import Progress
 from corrsteer.report import write as write_report
 from corrsteer.report import write_figures
-from corrsteer.scoring import prepare
-from corrsteer.steering import Steering
+from corrsteer.runs.document import evaluation_document, run_document
+from corrsteer.runs.folder import REPORT_FILE, claim_folder, is_run, load_run
+from corrsteer.runs.run import Run
+from corrsteer.runs.statistics_file import STATISTICS_FILE
+from corrsteer.runs.steering import Steering
+from corrsteer.scoring.score import prepare
+from corrsteer.settings import FitSettings
 from corrsteer.tasks import Task, known_tasks, load_task, mini
 from corrsteer.timing import Stopwatch
-from corrsteer.train import identity, train
-from corrsteer.work import Work, fingerprint
 
 Options = Mapping[str, Any]
 
@@ -96,10 +92,15 @@ def _train(
         header = {name: options[name] for name in ("shard", "unit_samples")}
         header["collected"] = _digest_of(options["collected"])
         checkpoint.open({**identity(lm, task, guards, settings), **header})
-        with _work(options, progress, checkpoint) as work:
+        with _execution(options, progress, checkpoint) as execution:
             if shard is not None:
                 run = collect_shard(
-                    lm, task, shard, work=work, watch=watch, **dataclasses.asdict(settings)
+                    lm,
+                    task,
+                    shard,
+                    execution=execution,
+                    watch=watch,
+                    **dataclasses.asdict(settings),
                 )
                 run.save(out)
                 return run_document(run, str(out), None)
@@ -112,7 +113,7 @@ def _train(
                 evaluated=options["evaluated"],
                 explained=options["describe"],
                 collected=options["collected"],
-                work=work,
+                execution=execution,
                 watch=watch,
             )
     write_report(run, out)
@@ -176,24 +177,24 @@ def run_eval(options: Options) -> None:
         _quietly(),
         _unfinished_reading(options, options["run"]) as checkpoint,
         TerminalProgress() as progress,
-        _work(options, progress, checkpoint) as work,
+        _execution(options, progress, checkpoint) as execution,
     ):
         with watch.timing("load"), progress.stage("load model", None):
             lm = _load_model(_model_of(run, options))
         checkpoint.open(_reads(lm))
-        bench = Bench(
+        runner = ArmRunner(
             lm,
             task,
             "test",
             limit=options["test_limit"],
             seed=options["seed"],
             batch_size=options["batch_size"],
-            work=work,
+            execution=execution,
             force=options["force"],
         )
         with watch.timing("evaluate"):
             arms = [
-                (steering, evaluate_on(bench, steering))
+                (steering, evaluate_on(runner, steering))
                 for steering in _steerings(run, options["strength"], lm)
             ]
     path = None if run is None else options["run"]
@@ -215,9 +216,9 @@ def _unfinished_reading(options: Options, name: str) -> Iterator[Checkpoint]:
 
 
 @contextmanager
-def _work(options: Options, progress: Progress, checkpoint: Checkpoint) -> Iterator[Work]:
+def _execution(options: Options, progress: Progress, checkpoint: Checkpoint) -> Iterator[Execution]:
     """Who does the work that the options ask for."""
-    own = Work(progress, checkpoint=checkpoint, unit_samples=options["unit_samples"])
+    own = Execution(progress, checkpoint=checkpoint, unit_samples=options["unit_samples"])
     if options["engine"] == LOCAL:
         yield own
         return
@@ -460,7 +461,7 @@ def _quietly() -> Iterator[None]:
 
 def _emit(document: Options, as_json: bool, show: Callable[[Options], None]) -> None:
     if as_json:
-        from corrsteer.artifacts import to_json
+        from corrsteer.json_text import to_json
 
         sys.stdout.write(to_json(document))
     else:

@@ -18,7 +18,12 @@ from corrsteer.cli.run import (
     _seeded,
 )
 from corrsteer.cli.terminal import TerminalProgress, print_tuning
-from corrsteer.sft import TuningSettings, check_installed, claim_new_folder, fine_tune
+from corrsteer.studies.fine_tuning import (
+    TuningSettings,
+    check_installed,
+    claim_new_folder,
+    fine_tune,
+)
 from corrsteer.timing import Stopwatch
 
 Options = Mapping[str, Any]

@@ -15,8 +15,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corrsteer.artifacts import Run, load_run, to_json
-from corrsteer.bench import Bench
 from corrsteer.cli.run import (
     _default_model,
     _defaults_of,
@@ -29,16 +27,20 @@ from corrsteer.cli.run import (
 )
 from corrsteer.cli.terminal import TerminalProgress, _accuracy, print_table
 from corrsteer.cli.transfer import DEFAULTS
-from corrsteer.config import FitSettings
 from corrsteer.errors import ArtifactError
+from corrsteer.execution.journal import Journal
+from corrsteer.execution.units import Execution
 from corrsteer.files import write_whole
-from corrsteer.journal import Journal
-from corrsteer.models import saes_of
-from corrsteer.null_study import null_document, null_study
-from corrsteer.sample_efficiency import Snapshot, sample_efficiency
-from corrsteer.study.arms import tried
-from corrsteer.study.parts import snapshot_arms
-from corrsteer.work import Work
+from corrsteer.json_text import to_json
+from corrsteer.lm.models import saes_of
+from corrsteer.method.arms import ArmRunner
+from corrsteer.runs.folder import load_run
+from corrsteer.runs.run import Run
+from corrsteer.settings import FitSettings
+from corrsteer.studies.null import null_document, null_study
+from corrsteer.studies.paper.arms import tried
+from corrsteer.studies.paper.parts import snapshot_arms
+from corrsteer.studies.sample_efficiency import Snapshot, sample_efficiency
 
 Options = Mapping[str, Any]
 
@@ -156,8 +158,10 @@ def _accuracies(
     handles = saes_of(made.model, made.sae_source, made.hook_shift)
     limit, size = options["test_limit"], options["batch_size"]
     seed = run.settings.seed
-    bench = Bench(lm, task, "test", limit=limit, seed=seed, batch_size=size, work=Work(progress))
-    return tried(bench, snapshot_arms(snapshots, run, lm, handles))
+    runner = ArmRunner(
+        lm, task, "test", limit=limit, seed=seed, batch_size=size, execution=Execution(progress)
+    )
+    return tried(runner, snapshot_arms(snapshots, run, lm, handles))
 
 
 def _print_samples(document: Options) -> None:

@@ -14,24 +14,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corrsteer.artifacts import Run, load_run
 from corrsteer.cli.run import (
     _defaults_of,
     _emit,
+    _execution,
     _load_model,
     _load_task,
     _model_of,
     _quietly,
     _reads,
     _unfinished_reading,
-    _work,
 )
 from corrsteer.cli.terminal import TerminalProgress, _accuracy, _add_arm, _arm_table
-from corrsteer.document import comparison_document
 from corrsteer.errors import SettingsError
-from corrsteer.models import LanguageModel
+from corrsteer.lm.models import LanguageModel
+from corrsteer.runs.document import comparison_document
+from corrsteer.runs.folder import load_run
+from corrsteer.runs.run import Run
+from corrsteer.studies.transfer import Transfer, check_same_model, transfer
 from corrsteer.tasks import Task
-from corrsteer.transfer import Transfer, check_same_model, transfer
 
 Options = Mapping[str, Any]
 
@@ -62,7 +63,7 @@ def run_transfer(options: Options) -> None:
         _quietly(),
         _unfinished_reading(options, options["runs"][0]) as checkpoint,
         TerminalProgress() as progress,
-        _work(options, progress, checkpoint) as work,
+        _execution(options, progress, checkpoint) as execution,
     ):
         with progress.stage("load model", None):
             lm = _load_model(_model_of(first, options))
@@ -74,7 +75,7 @@ def run_transfer(options: Options) -> None:
             limit=options["test_limit"],
             seed=options["seed"],
             batch_size=options["batch_size"],
-            work=work,
+            execution=execution,
         )
     document = _document(found, lm, runs, tasks, options["seed"])
     _emit(document, options["as_json"], _print_transfer)

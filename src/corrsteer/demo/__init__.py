@@ -7,6 +7,13 @@ sessions and the making of a Space do not.
 from __future__ import annotations
 
 from corrsteer.demo.exhibits import Exhibit, open_exhibits
-from corrsteer.demo.session import Frame, Reply, Session, Shelf, Wish, load_for
+from corrsteer.demo.session import (
+    Frame,
+    Reply,
+    Session,
+    Shelf,
+    Wish,
+    load_for,
+)
 
 __all__ = ["Exhibit", "Frame", "Reply", "Session", "Shelf", "Wish", "load_for", "open_exhibits"]

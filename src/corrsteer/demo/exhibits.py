@@ -11,14 +11,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from corrsteer.artifacts import Run, load_run
-from corrsteer.config import check_strength
 from corrsteer.errors import ArtifactError
+from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint
 from corrsteer.report.findings import Findings, Row
 from corrsteer.report.text import short, visible
-from corrsteer.selection import Feature
-from corrsteer.steering import Steering
+from corrsteer.runs.folder import load_run
+from corrsteer.runs.run import Run
+from corrsteer.runs.steering import Steering
+from corrsteer.settings import check_strength
 
 EXAMPLES = 12
 """Flipped test samples of each direction that are offered as prompts."""

@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from corrsteer.artifacts import Run
 from corrsteer.demo.exhibits import Exhibit
 from corrsteer.errors import DataError, ModelError, unknown
-from corrsteer.generation import stream
-from corrsteer.hooks import adding
-from corrsteer.models import RAW, LanguageModel, load_model
+from corrsteer.lm.decoding import stream
+from corrsteer.lm.hooks import adding
+from corrsteer.lm.models import RAW, LanguageModel, load_model
+from corrsteer.runs.run import Run
+from corrsteer.runs.steering import Steering, check_fit
 from corrsteer.samples import Sample
-from corrsteer.steering import Steering, check_fit
 
 SETTLE = 0.12
 """Seconds that a request waits for a newer one, as a slider sends many on its way."""

@@ -16,12 +16,12 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import corrsteer
-from corrsteer.artifacts import Run
 from corrsteer.demo.exhibits import Exhibit
 from corrsteer.errors import ArtifactError
 from corrsteer.files import whole_folder, write_whole
+from corrsteer.lm.models import KNOWN_MODELS
 from corrsteer.mini import MODEL_DIR
-from corrsteer.models import KNOWN_MODELS
+from corrsteer.runs.run import Run
 
 RUN_FOLDER = "run"
 """Where the run lies in the Space, and what the page calls it."""

@@ -16,7 +16,7 @@ from corrsteer.export.llama_cpp import LlamaCpp
 from corrsteer.export.plain import PlainTorch
 from corrsteer.export.vllm import Vllm
 from corrsteer.files import whole_folder, write_whole
-from corrsteer.steering import Steering
+from corrsteer.runs.steering import Steering
 
 __all__ = ["CONSUMERS", "Consumer", "Exported", "export", "find_consumer", "render", "write"]
 

@@ -11,9 +11,9 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from corrsteer.config import Positions
 from corrsteer.errors import ConsumerError
-from corrsteer.steering import Steering
+from corrsteer.runs.steering import Steering
+from corrsteer.settings import Positions
 
 
 @dataclass(frozen=True)

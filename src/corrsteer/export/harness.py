@@ -14,9 +14,9 @@ from dataclasses import replace
 
 import torch
 
-from corrsteer.config import Positions
 from corrsteer.export.base import Exported, block_outputs, scope_note
-from corrsteer.steering import Steering
+from corrsteer.runs.steering import Steering
+from corrsteer.settings import Positions
 
 
 class LmEval:

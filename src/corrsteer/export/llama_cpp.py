@@ -16,11 +16,11 @@ from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
-from corrsteer.config import Positions
 from corrsteer.errors import ConsumerError
 from corrsteer.export.base import Exported, block_outputs, scope_note
 from corrsteer.hook_points import HookPoint
-from corrsteer.steering import Steering
+from corrsteer.runs.steering import Steering
+from corrsteer.settings import Positions
 
 ARCHITECTURE = "controlvector"
 

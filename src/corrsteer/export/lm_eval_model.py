@@ -18,8 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from corrsteer.errors import ConsumerError
-from corrsteer.hooks import Tap, adding, tapped
-from corrsteer.steering import Steering, canonical_name, check_fit
+from corrsteer.lm.hooks import Tap, adding, tapped
+from corrsteer.runs.steering import Steering, canonical_name, check_fit
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 """Texts (None for a window of a rolling likelihood), context tokens, continuation tokens."""

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from corrsteer.config import Positions
 from corrsteer.errors import ConsumerError
 from corrsteer.export import Consumer, render, write
-from corrsteer.models import LanguageModel
-from corrsteer.steering import Steering, canonical_name, steer
+from corrsteer.lm.models import LanguageModel
+from corrsteer.runs.steering import Steering, canonical_name, steer
+from corrsteer.settings import Positions
 
 TOLERANCES = {"gemma2": 2e-3, "gemma3_text": 2e-3}
 """Largest difference of float32 logits that is rounding, by the model's type: Gemma scales its

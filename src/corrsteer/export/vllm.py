@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from corrsteer.config import Positions
 from corrsteer.export.base import Exported, block_outputs
-from corrsteer.steering import Steering
+from corrsteer.runs.steering import Steering
+from corrsteer.settings import Positions
 
 
 class Vllm:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from corrsteer.artifacts import REPORT_FILE, Run
 from corrsteer.files import write_whole
 from corrsteer.report.drawing import WIDE, house_style, png_file, svg_file
 from corrsteer.report.figures import charts
 from corrsteer.report.findings import Findings
 from corrsteer.report.page import page
+from corrsteer.runs.folder import REPORT_FILE
+from corrsteer.runs.run import Run
 
 __all__ = ["render", "write", "write_figures"]
 

@@ -10,8 +10,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from corrsteer.artifacts import Run
-from corrsteer.config import FitSettings
+from corrsteer.runs.run import Run
+from corrsteer.settings import FitSettings
 
 ALWAYS = ("strategy", "samples", "seed")
 """Settings that are written out even where they are the default."""

@@ -17,7 +17,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from corrsteer.config import Strategy
+from corrsteer.settings import Strategy
 
 LIGHT: Mapping[str, str] = {
     "ink": "#1c2530",

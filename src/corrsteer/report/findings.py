@@ -13,15 +13,16 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
-from corrsteer.artifacts import EVALUATION_FILE, PREDICTIONS_FILE, RUN_FILE, Run
-from corrsteer.config import Strategy
-from corrsteer.document import verdict
 from corrsteer.errors import ArtifactError
+from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint, Site
-from corrsteer.inference import Inference
-from corrsteer.metrics import Accuracy, Delta, SideEffects
-from corrsteer.sample_efficiency import Snapshot, sample_efficiency
-from corrsteer.selection import Feature
+from corrsteer.runs.document import verdict
+from corrsteer.runs.evidence import Evidence
+from corrsteer.runs.folder import EVALUATION_FILE, PREDICTIONS_FILE, RUN_FILE
+from corrsteer.runs.run import Run
+from corrsteer.settings import Strategy
+from corrsteer.stats.metrics import Accuracy, Delta, SideEffects
+from corrsteer.studies.sample_efficiency import Snapshot, sample_efficiency
 
 T = TypeVar("T")
 
@@ -209,7 +210,7 @@ class Findings:
     run: Run
     evaluated: Evaluated | None
     search: SearchRecord | None
-    inference: Inference | None
+    inference: Evidence | None
     rows: tuple[Row, ...]
 
     @classmethod
@@ -348,7 +349,7 @@ class Findings:
 
 _EVALUATED = TypeAdapter(Evaluated).validate_python
 _SEARCH = TypeAdapter(SearchRecord).validate_python
-_INFERENCE = TypeAdapter(Inference).validate_python
+_INFERENCE = TypeAdapter(Evidence).validate_python
 _ROWS = TypeAdapter(tuple[Row, ...]).validate_python
 
 

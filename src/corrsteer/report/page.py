@@ -13,12 +13,19 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from corrsteer.config import FitSettings
 from corrsteer.report import text
 from corrsteer.report.command import beyond_options, reproduce
-from corrsteer.report.drawing import DARK, LIGHT, NARROW, WIDE, house_style, inline_svg
+from corrsteer.report.drawing import (
+    DARK,
+    LIGHT,
+    NARROW,
+    WIDE,
+    house_style,
+    inline_svg,
+)
 from corrsteer.report.figures import Chart, charts
 from corrsteer.report.findings import Findings, Row
+from corrsteer.settings import FitSettings
 
 TEMPLATE = "report.html.j2"
 EXAMPLES, OPEN_EXAMPLES = 25, 6

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from corrsteer.errors import DataError, SettingsError, unknown
 from corrsteer.samples import Sample
-from corrsteer.scoring import load_scorer
+from corrsteer.scoring.registry import load_scorer
 from corrsteer.tasks import (
     bbq,
     gsm8k,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from corrsteer.errors import DataError
 from corrsteer.samples import Sample
-from corrsteer.scoring import RULES
+from corrsteer.scoring.rules import RULES
 from corrsteer.tasks import hub
 from corrsteer.tasks.base import Task, target_reply
 from corrsteer.tasks.lettered import LETTERS, letter, lettered_prompt

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from corrsteer.mini.corpus import FAMILIES, PROBES, Row, rows
 from corrsteer.samples import Sample
-from corrsteer.scoring import RULES
+from corrsteer.scoring.rules import RULES
 from corrsteer.tasks.base import Task, target_reply
 
 DESCRIPTIONS = {

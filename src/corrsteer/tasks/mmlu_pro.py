@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from corrsteer.samples import Sample
-from corrsteer.scoring import RULES
+from corrsteer.scoring.rules import RULES
 from corrsteer.tasks import hub
 from corrsteer.tasks.base import Task, target_reply
 from corrsteer.tasks.lettered import letter, lettered_prompt

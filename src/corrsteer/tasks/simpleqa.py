@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from corrsteer.judges import SEMANTIC
 from corrsteer.samples import Sample
+from corrsteer.scoring.judges import SEMANTIC
 from corrsteer.tasks import hub
 from corrsteer.tasks.base import Task, target_reply
 from corrsteer.tasks.splits import cut_all

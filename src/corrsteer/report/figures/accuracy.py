@@ -12,8 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from corrsteer.config import Strategy
-from corrsteer.metrics import Accuracy
 from corrsteer.report.drawing import (
     LIGHT,
     WIDE,
@@ -25,6 +23,8 @@ from corrsteer.report.drawing import (
 )
 from corrsteer.report.findings import Evaluated
 from corrsteer.report.text import percent
+from corrsteer.settings import Strategy
+from corrsteer.stats.metrics import Accuracy
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,17 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from corrsteer.features import Feature
 from corrsteer.hook_points import Site
-from corrsteer.report.drawing import LIGHT, WIDE, axes, canvas, ring, title
+from corrsteer.report.drawing import (
+    LIGHT,
+    WIDE,
+    axes,
+    canvas,
+    ring,
+    title,
+)
 from corrsteer.report.findings import Findings, Layer
-from corrsteer.selection import Feature
 
 _SITES: Mapping[Site, str] = {"resid_pre": "pre", "mlp_out": "mlp", "resid_post": "post"}
 

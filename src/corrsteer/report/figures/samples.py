@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from corrsteer.report.drawing import LIGHT, WIDE, axes, canvas, title
 from corrsteer.report.text import number, percent
-from corrsteer.sample_efficiency import Snapshot
+from corrsteer.studies.sample_efficiency import Snapshot
 
 
 def draw(snapshots: Sequence[Snapshot], width: float) -> Figure:

@@ -13,9 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
-from corrsteer.metrics import SideEffects
-from corrsteer.report.drawing import LIGHT, SMALL, WIDE, axes, canvas, name_rows, row_value
+from corrsteer.report.drawing import (
+    LIGHT,
+    SMALL,
+    WIDE,
+    axes,
+    canvas,
+    name_rows,
+    row_value,
+)
 from corrsteer.report.findings import Flows
+from corrsteer.stats.metrics import SideEffects
 
 _HEIGHT, _TOP, _BOTTOM = 330.0, 44.0, 12.0
 """Pixels of the figure, and those above and below the ribbons."""

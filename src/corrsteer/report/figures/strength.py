@@ -12,7 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from corrsteer.report.drawing import LIGHT, WIDE, axes, canvas, mark, ring, title
+from corrsteer.report.drawing import (
+    LIGHT,
+    WIDE,
+    axes,
+    canvas,
+    mark,
+    ring,
+    title,
+)
 from corrsteer.report.findings import Findings, SearchRecord, Trial
 from corrsteer.report.text import number, points
 

@@ -10,16 +10,16 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from corrsteer.artifacts import to_json
 from corrsteer.files import write_whole
+from corrsteer.json_text import to_json
 from corrsteer.report.drawing import WIDE, house_style, png_file, svg_file
 from corrsteer.report.study.figures import charts
 from corrsteer.report.study.files import as_csv, as_markdown
 from corrsteer.report.study.page import page
-from corrsteer.study.cells import SCHEMA
-from corrsteer.study.published import source
-from corrsteer.study.results import Study
-from corrsteer.study.tables import Table, tables
+from corrsteer.studies.paper.cells import SCHEMA
+from corrsteer.studies.paper.published import source
+from corrsteer.studies.paper.results import Study
+from corrsteer.studies.paper.tables import Table, tables
 
 __all__ = ["document", "write"]
 

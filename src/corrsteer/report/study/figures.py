@@ -15,11 +15,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from corrsteer.report.drawing import LIGHT, SMALL, WIDE, axes, canvas, name_rows
+from corrsteer.report.drawing import (
+    LIGHT,
+    SMALL,
+    WIDE,
+    axes,
+    canvas,
+    name_rows,
+)
 from corrsteer.report.figures import Chart
 from corrsteer.report.text import number, short
-from corrsteer.study.results import Study
-from corrsteer.study.tables import PAPER, Table, Value
+from corrsteer.studies.paper.results import Study
+from corrsteer.studies.paper.tables import PAPER, Table, Value
 
 Record = Mapping[str, Value]
 

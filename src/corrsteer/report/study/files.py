@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from corrsteer.report.text import number as decimals
 from corrsteer.report.text import percent, points, visible
-from corrsteer.study.tables import Kind, Row, Table, Value
+from corrsteer.studies.paper.tables import Kind, Row, Table, Value
 
 LEFT: tuple[Kind, ...] = ("text", "page")
 """Kinds that are set to the left."""

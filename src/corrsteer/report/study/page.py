@@ -12,9 +12,9 @@ from corrsteer.report.drawing import DARK, LIGHT
 from corrsteer.report.figures import Chart
 from corrsteer.report.page import environment, figures
 from corrsteer.report.study.files import LEFT, shown_columns
-from corrsteer.study.published import published, source
-from corrsteer.study.results import Study
-from corrsteer.study.tables import Table
+from corrsteer.studies.paper.published import published, source
+from corrsteer.studies.paper.results import Study
+from corrsteer.studies.paper.tables import Table
 
 TEMPLATE = "study.html.j2"
 FOLDED = 16

@@ -1,0 +1,1 @@
+"""How passes over many samples are cut into units, spread, and resumed."""

@@ -1,0 +1,478 @@
+"""Loading language models and tokenizers: the only place that knows how models are named.
+
+Changes when a model gets a name of its own, or is loaded in another way.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from corrsteer.errors import CorrSteerError, ModelError, SAEError, UnknownNameError
+from corrsteer.hook_points import HookPoint
+from corrsteer.lm.decoding import Decoder, greedy, length_batches
+from corrsteer.lm.hooks import find_blocks
+from corrsteer.lm.saes import SAEHandle, is_release, local_saes, raw_residuals, released_saes
+from corrsteer.mini import MODEL_DIR, SAE_DIR
+from corrsteer.notebook import overview
+from corrsteer.samples import Sample
+
+AUTO_DEVICE = "auto"
+"""Given as the device, spreads a model over all there are."""
+
+RAW = "raw"
+"""Given as the SAE, takes the residual stream's own dimensions."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that goes by a short name.
+
+    Attributes:
+        name: what `--model` takes.
+        id: hub id, or the folder for a built-in one.
+        sae: release of the sae-lens directory, or a folder.
+        description: one line for `corrsteer models`.
+    """
+
+    name: str
+    id: str
+    sae: str
+    description: str
+
+
+KNOWN_MODELS = {
+    known.name: known
+    for known in (
+        KnownModel(
+            "mini",
+            str(MODEL_DIR),
+            str(SAE_DIR),
+            "built-in Gemma-2 of 6 layers with one SAE a layer; no download",
+        ),
+        KnownModel(
+            "gemma2b",
+            "google/gemma-2-2b-it",
+            "gemma-scope-2b-pt-res-canonical:layer_{L}/width_16k/canonical",
+            "Gemma-2 2B it, with Gemma Scope 16k on resid_post of every layer",
+        ),
+        KnownModel(
+            "llama8",
+            "meta-llama/Llama-3.1-8B",
+            "llama_scope_lxr_8x",
+            "Llama-3.1 8B, with Llama Scope 32k on resid_post of every layer",
+        ),
+    )
+}
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model with its tokenizer and SAEs.
+
+    Attributes:
+        model: the transformers model, in evaluation mode.
+        tokenizer: its tokenizer.
+        id: the known name, hub id or folder it was asked for by.
+        revision: commit of the hub, or None.
+        saes: handles of its SAEs in the order of layers; weights are not loaded yet.
+        sae_source: release or folder the SAEs came from, or `raw`.
+        hook_shift: blocks by which SAEs are read and steered later than they say.
+        prepend_bos: whether prompts begin with BOS also where the tokenizer adds none.
+    """
+
+    model: Any
+    tokenizer: Any
+    id: str
+    revision: str | None = None
+    saes: Sequence[SAEHandle] = field(default=(), repr=False)
+    sae_source: str | None = None
+    hook_shift: int = 0
+    prepend_bos: bool = False
+
+    @property
+    def d_model(self) -> int:
+        """Width of the residual stream."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of transformer blocks."""
+        return len(find_blocks(self.model))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the embeddings are, and so where prompts go."""
+        device: torch.device = self.model.get_input_embeddings().weight.device
+        return device
+
+    def device_of(self, hook_point: HookPoint) -> torch.device:
+        """Where a block is, and so the SAE that reads it."""
+        block = find_blocks(self.model)[hook_point.layer]
+        return next(block.parameters()).device
+
+    def decoder_for(self, letters: str) -> Decoder:
+        """The decoder, with each reply's tokens chosen among these letters alone.
+
+        Args:
+            letters: with or without a space before them; "" for any token.
+
+        Raises:
+            ModelError: the tokenizer has no single token for one of them.
+        """
+        if not letters:
+            return self.decoder
+        allowed = set()
+        for letter in letters:
+            spellings = [
+                self.tokenizer(text, add_special_tokens=False)["input_ids"]
+                for text in (letter, f" {letter}")
+            ]
+            tokens = {ids[0] for ids in spellings if len(ids) == 1}
+            tokens -= {self.tokenizer.unk_token_id}
+            if not tokens:
+                raise ModelError(
+                    f"the tokenizer of {self.id} has no single token for {letter!r}; "
+                    "leave --select-token out"
+                )
+            allowed |= tokens
+        return replace(self.decoder, allowed=tuple(sorted(allowed)))
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """Model and special ids, as decoding needs them.
+
+        Raises:
+            ModelError: the tokenizer has neither a padding nor an EOS token.
+        """
+        eos = _as_set(getattr(self.model.generation_config, "eos_token_id", None))
+        eos |= _as_set(self.tokenizer.eos_token_id)
+        pad = self.tokenizer.pad_token_id
+        if pad is None:
+            if not eos:
+                raise ModelError(
+                    f"the tokenizer of {self.id} has neither a padding nor an EOS token; expected "
+                    "one of them: set tokenizer.pad_token and save the tokenizer again"
+                )
+            pad = min(eos)
+            log.info("%s: no padding token, batches are filled with EOS behind the mask", self.id)
+        return Decoder(self.model, int(pad), frozenset(eos))
+
+    def prompt_ids(self, sample: Sample) -> list[int]:
+        """Token ids of a sample's prompt, with the special tokens that the tokenizer adds.
+
+        BOS comes first, also where the tokenizer adds none, if the SAEs were trained so.
+
+        Raises:
+            ModelError: a chat for a model without a chat template, or a prompt without tokens.
+        """
+        if sample.messages is not None:
+            ids = self._chat_ids(sample)
+        else:
+            self._check_length(sample)
+            ids = [int(token) for token in self.tokenizer(sample.prompt)["input_ids"]]
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and ids[:1] != [bos] and self.prepend_bos:
+            ids = [bos, *ids]
+        if not ids:
+            raise ModelError(
+                f"sample {sample.id!r}: the prompt has no tokens; expected at least one"
+            )
+        self._check_within(sample, ids)
+        return ids
+
+    @property
+    def _longest_prompt(self) -> int | None:
+        longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return longest if isinstance(longest, int) else None
+
+    def _check_length(self, sample: Sample) -> None:
+        """Refuse a text that is too long even if it were of the longest tokens there are."""
+        longest, size = self._longest_prompt, len(sample.prompt)
+        if longest is None or size <= 16 * longest:
+            return
+        widest = max(map(len, self.tokenizer.get_vocab()))
+        if size > widest * longest:
+            raise ModelError(
+                f"sample {sample.id!r}: the prompt has {size} characters, and {self.id} takes at "
+                f"most {longest} tokens; shorten it"
+            )
+
+    def _check_within(self, sample: Sample, ids: Sequence[int]) -> None:
+        longest, known = self._longest_prompt, self._n_embeddings
+        if longest is not None and len(ids) > longest:
+            raise ModelError(
+                f"sample {sample.id!r}: the prompt has {len(ids)} tokens, and {self.id} takes at "
+                f"most {longest}; shorten it"
+            )
+        if max(ids) >= known:
+            raise ModelError(
+                f"sample {sample.id!r}: the tokenizer gives token {max(ids)}, and {self.id} has "
+                f"embeddings of {known} tokens; take the model's own tokenizer"
+            )
+
+    @cached_property
+    def _n_embeddings(self) -> int:
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    def _chat_ids(self, sample: Sample) -> list[int]:
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise ModelError(
+                f"sample {sample.id!r} is a chat, but {self.id} has no chat template; "
+                "give `prompt` instead of `messages`, or take an instruction-tuned model"
+            )
+        messages = [dict(message) for message in sample.messages or ()]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template may raise anything at all
+            raise ModelError(
+                f"sample {sample.id!r}: the chat template of {self.id} refuses the messages: "
+                f"{' '.join(str(error).split())}"
+            ) from error
+        # the template writes the special tokens itself
+        return [int(token) for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of generated tokens, without special ones."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def generate(
+        self, prompts: Sequence[str], max_new_tokens: int = 32, batch_size: int = 32
+    ) -> list[str]:
+        """The greedy reply to each prompt.
+
+        Args:
+            prompts: texts; one text alone is taken for a list of one.
+            max_new_tokens: longest reply.
+            batch_size: prompts run at once.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        ids = [self.prompt_ids(Sample(str(index), text)) for index, text in enumerate(prompts)]
+        replies = [""] * len(ids)
+        for batch in length_batches([len(prompt) for prompt in ids], batch_size):
+            decoded = greedy(self.decoder, [ids[index] for index in batch], max_new_tokens)
+            for index, reply in zip(batch, decoded, strict=True):
+                replies[index] = self.decode(reply)
+        return replies
+
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name}={value}" for name, value in self._facts().items())
+        return f"LanguageModel({self.id!r}, {facts})"
+
+    def _repr_html_(self) -> str:
+        return overview(f"Language model {self.id}", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        saes = f"{len(self.saes)} of {self.sae_source}" if self.saes else "none"
+        return {
+            "class": type(self.model).__name__,
+            "layers": str(self.n_layers),
+            "d_model": str(self.d_model),
+            "dtype": str(self.model.get_input_embeddings().weight.dtype).removeprefix("torch."),
+            "device": str(self.device),
+            "saes": saes,
+        }
+
+
+def load_model(
+    name: str,
+    sae: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    hook_shift: int = 0,
+    revision: str | None = None,
+    prepend_bos: bool = False,
+) -> LanguageModel:
+    """A language model with handles to its SAEs.
+
+    Args:
+        name: a known name, a hub id or a folder.
+        sae: a folder of SAEs in sae-lens's format, a release of its directory (`RELEASE` or
+            `RELEASE:PATTERN`), or `raw` for none; a known model brings its own.
+        dtype: float32, bfloat16 or float16; bfloat16 on a GPU and float32 on a CPU by default.
+        device: cpu, cuda, cuda:1, mps; the best there is by default. `auto` spreads the blocks over
+            all GPUs, and the memory beside them if need be (needs accelerate).
+        hook_shift: read and steer this many blocks later than the SAEs say.
+        revision: commit, tag or branch of a hub id; its main branch by default.
+        prepend_bos: begin prompts with BOS also where the tokenizer adds none, as a run did whose
+            SAEs, trained so, are not loaded here; those that are loaded ask for it themselves.
+
+    Raises:
+        UnknownNameError: nothing is known under that name.
+        ModelError, SAEError: it cannot be loaded, or the parts do not fit.
+    """
+    known = KNOWN_MODELS.get(name)
+    spread = device == AUTO_DEVICE
+    where = _device(None if spread else device)
+    path = known.id if known else name
+    _quiet_transformers()
+    placing = _device_map() if spread else {}
+    at = {"revision": revision} if revision else {}
+    tokenizer = _load(name, path, "AutoTokenizer", **at)
+    weights = {"use_safetensors": True, "dtype": _dtype(dtype, where)}  # never a pickle
+    model = _load(name, path, "AutoModelForCausalLM", **weights, **placing, **at)
+    model = model.eval().requires_grad_(False)
+    model = model if spread else model.to(where)
+    lm = LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        id=name,
+        revision=_revision(path, revision),
+        hook_shift=hook_shift,
+        prepend_bos=prepend_bos,
+    )
+    source = sae or (known.sae if known else None)
+    if source is not None:
+        lm.saes = find_saes(source, lm.d_model, lm.n_layers, hook_shift)
+        lm.sae_source = name if known and sae is None else source
+        lm.prepend_bos |= any(handle.prepend_bos for handle in lm.saes)
+        _tell_if_trained_elsewhere(lm.saes, path)
+    return lm
+
+
+def _tell_if_trained_elsewhere(saes: Sequence[SAEHandle], model: str) -> None:
+    """Say so where the SAEs name a model that neither is nor begins like this one.
+
+    SAEs of a base model are often used on its instruction-tuned sibling, and one model goes by
+    several names, so this is no reason to refuse.
+    """
+    asked = model.rpartition("/")[2].lower()
+    for trained_on in {sae.trained_on for sae in saes if sae.trained_on}:
+        named = trained_on.rpartition("/")[2].lower()
+        if not Path(model).exists() and not (asked.startswith(named) or named.startswith(asked)):
+            log.info("the SAEs say they were trained on %s, not on %s", trained_on, model)
+
+
+def _device_map() -> dict[str, str]:
+    if find_spec("accelerate") is None:
+        raise ModelError("--device auto needs accelerate; pip install accelerate")
+    return {"device_map": AUTO_DEVICE}
+
+
+def saes_of(model: str, source: str | None, hook_shift: int = 0) -> list[SAEHandle]:
+    """Handles of the SAEs that a run used, by the model's configuration; no model is loaded.
+
+    Args:
+        model: `LanguageModel.id`.
+        source: `LanguageModel.sae_source`.
+        hook_shift: see `load_model`.
+
+    Raises:
+        SAEError: the run had no SAEs, or they are not there any more.
+        UnknownNameError, ModelError: the model's configuration cannot be read.
+    """
+    if source is None:
+        raise SAEError(f"{model} was run without SAEs; train with --sae FOLDER, or --raw")
+    known = KNOWN_MODELS.get(model)
+    config = _load(model, known.id if known else model, "AutoConfig").get_text_config()
+    where = known.sae if known and source == model else source
+    return find_saes(where, config.hidden_size, config.num_hidden_layers, hook_shift)
+
+
+def find_saes(source: str, d_model: int, n_layers: int, hook_shift: int = 0) -> list[SAEHandle]:
+    """Handles of the SAEs that `--sae` names.
+
+    Args:
+        source: a folder, a release of sae-lens's directory, or `raw`.
+        d_model: width of the model.
+        n_layers: its number of blocks.
+        hook_shift: see `load_model`.
+
+    Raises:
+        SAEError: nothing there, or it does not fit the model.
+    """
+    if source == RAW:
+        return raw_residuals(d_model, n_layers, hook_shift)
+    if os.path.isdir(source):  # noqa: PTH112
+        return local_saes(Path(source), d_model, n_layers, hook_shift)
+    if is_release(source):
+        return released_saes(source, d_model, n_layers, hook_shift)
+    raise SAEError(
+        f"no SAEs at {source[:300]!r}; expected a folder of SAEs, a release of sae-lens's "
+        "directory, or --raw for none"
+    )
+
+
+def _load(name: str, path: str, kind: str, **options: Any) -> Any:
+    """A tokenizer or model by transformers, with its errors made ours."""
+    import transformers
+
+    loader = getattr(transformers, kind)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # third-party deprecations
+            return loader.from_pretrained(path, trust_remote_code=False, **options)
+    except CorrSteerError:
+        raise
+    except Exception as error:  # transformers raises many kinds for a model that is not there
+        reason = " ".join(str(error).split())
+        here = os.path.exists(path)  # noqa: PTH110
+        if not here and "/" not in name:
+            known = ", ".join(KNOWN_MODELS)
+            raise UnknownNameError(
+                f"unknown model {name[:300]!r}; choose {known}, a hub id (owner/name) or a folder"
+            ) from error
+        raise ModelError(
+            f"model {name[:300]!r} cannot be loaded: {reason[:300]}; check the name, the network "
+            "and that you are logged in if it is gated"
+        ) from error
+
+
+def _revision(path: str, asked: str | None) -> str | None:
+    """The commit of the hub that a model was read at; None for a folder."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(path).exists():
+        return None
+    config = try_to_load_from_cache(path, "config.json", revision=asked)
+    return Path(config).parent.name if isinstance(config, str) else None
+
+
+def _quiet_transformers() -> None:
+    """Keep transformers' own progress bars and warnings out of ours."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _device(device: str | None) -> torch.device:
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("cpu")
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"device {device!r} cannot be used ({reason}); try cpu") from error
+    return where
+
+
+def _dtype(dtype: str | None, device: torch.device) -> torch.dtype:
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype is None:
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if dtype not in known:
+        raise ModelError(f"unknown dtype {dtype!r}; choose {', '.join(known)}")
+    return known[dtype]
+
+
+def _as_set(value: int | Sequence[int] | None) -> set[int]:
+    if value is None:
+        return set()
+    return {value} if isinstance(value, int) else set(value)

@@ -1,0 +1,205 @@
+"""Arms of a comparison on the same samples: the baseline once, and steered ones beside it.
+
+Changes when arms are run in another way. Everything that asks "what would the model reply under
+this steering?" asks here: validation, guards, controls and the final evaluation.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import chain
+from typing import Literal, Protocol, runtime_checkable
+
+from corrsteer.errors import DataError
+from corrsteer.execution.jobs import ArmDecoding, Decoding, Judging
+from corrsteer.execution.units import IN_PROCESS, AnyResult, AnyUnit, Execution, RememberedJob
+from corrsteer.lm.decoding import length_batches
+from corrsteer.lm.models import LanguageModel
+from corrsteer.lm.shared_prefix import Vectors
+from corrsteer.runs.comparison import Comparison, Responses, compare
+from corrsteer.runs.steering import Steering, check_fit
+from corrsteer.samples import Sample
+from corrsteer.scoring.score import Score
+from corrsteer.tasks import Task
+
+
+def limited(
+    samples: Sequence[Sample], limit: int | None, seed: int, shuffled: bool = False
+) -> tuple[Sample, ...]:
+    """At most `limit` samples, drawn by the seed; all, in their order, if they are fewer.
+
+    The first ones if they are in the seed's order already (see `Task.shuffled`).
+    """
+    if limit is None or limit >= len(samples):
+        return tuple(samples)
+    drawn = list(samples)
+    if not shuffled:
+        random.Random(seed).shuffle(drawn)
+    return tuple(drawn[:limit])
+
+
+class ArmRunner:
+    """One split of a task under one model.
+
+    The baseline is run once, when it is first asked for; steered arms share one more run over the
+    same samples.
+
+    Attributes:
+        task: the task; `samples`: those of the split, after the limit.
+        baseline: the unsteered arm.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        task: Task,
+        split: Literal["select", "test"],
+        *,
+        limit: int | None = None,
+        seed: int = 42,
+        batch_size: int = 32,
+        execution: Execution = IN_PROCESS,
+        force: bool = False,
+    ):
+        self.lm, self.task = lm, task
+        self.samples = limited(getattr(task, split), limit, seed, task.shuffled)
+        self._execution = execution
+        self._batch_size = batch_size
+        self._split = split
+        self._force = force
+        if not self.samples:
+            raise DataError(
+                f"the {split} split of {task.name} is empty; give it rows, "
+                "or leave `split` out of all rows to have it cut"
+            )
+
+    @cached_property
+    def baseline(self) -> Responses:
+        """The unsteered model's replies."""
+        return self._responses(self._drafts)
+
+    def steered(self, steerings: Sequence[Steering], name: str = "steered") -> list[Responses]:
+        """The replies under each steering, at its own strength.
+
+        All are run together: they share the prompts' prefixes, and the baseline's replies are
+        their drafts. A baseline that was not run before is one more of them.
+        A steering that adds nothing gives the baseline's own replies, as it does bitwise.
+        """
+        for steering in steerings:
+            check_fit(self.lm, steering, self._force)
+        active = [index for index, steering in enumerate(steerings) if steering.scaled()]
+        together = [index for index in active if steerings[index].positions == "generated"]
+        arms = [steerings[index].scaled() for index in together]
+        replies = self._arm_replies(arms, name) if arms else []
+        responses = [self.baseline] * len(steerings)
+        for index, ids in zip(together, replies, strict=True):
+            responses[index] = self._responses(ids)
+        for index in sorted(set(active) - set(together)):
+            responses[index] = self._responses(self._greedy(name, steerings[index]))
+        return responses
+
+    def compare(self, steerings: Sequence[Steering], name: str = "steered") -> list[Comparison]:
+        """Each steering beside the baseline."""
+        return [compare(self.baseline, arm) for arm in self.steered(steerings, name)]
+
+    @cached_property
+    def _prompts(self) -> list[list[int]]:
+        return [self.lm.prompt_ids(sample) for sample in self.samples]
+
+    @cached_property
+    def _drafts(self) -> list[list[int]]:
+        """The unsteered replies' token ids."""
+        return self._greedy("baseline")
+
+    @cached_property
+    def _units(self) -> list[list[Sequence[int]]]:
+        """The samples' indices in batches, and those in units."""
+        batches = length_batches([len(ids) for ids in self._prompts], self._batch_size)
+        return self._execution.units_of(batches)
+
+    def _greedy(self, name: str, steering: Steering | None = None) -> list[list[int]]:
+        """One pass over all samples, with the steering at its positions."""
+        job = Decoding(self.task.allowed_replies, self.task.max_new_tokens, steering, self._force)
+        units = [[[self._prompts[i] for i in batch] for batch in unit] for unit in self._units]
+        replies: list[list[int]] = [[] for _ in self.samples]
+        for indices, decoded in self._passed(name, job, units):
+            for index, reply in zip(indices, decoded, strict=True):
+                replies[index] = reply
+        return replies
+
+    def _arm_replies(self, arms: Sequence[Vectors], name: str) -> list[list[list[int]]]:
+        """Every arm's replies, by arm and then by sample."""
+        first = "_drafts" not in vars(self)
+        arms = [{}, *arms] if first else arms
+        drafts = [[]] * len(self.samples) if first else self._drafts
+        job = ArmDecoding(self.task.allowed_replies, self.task.max_new_tokens, arms)
+        units = [
+            [[(self._prompts[i], drafts[i]) for i in batch] for batch in unit]
+            for unit in self._units
+        ]
+        replies: list[list[list[int]]] = [[[] for _ in self.samples] for _ in arms]
+        for indices, decoded in self._passed(name, job, units):
+            for arm, of_arm in enumerate(decoded):
+                for index, reply in zip(indices, of_arm, strict=True):
+                    replies[arm][index] = reply
+        if first:
+            self._drafts = replies.pop(0)
+        return replies
+
+    def _passed(
+        self, name: str, job: RememberedJob[AnyUnit, AnyResult], units: Sequence[AnyUnit]
+    ) -> Iterator[tuple[list[int], AnyResult]]:
+        """The result of each unit, with the samples that it is of."""
+        stage = f"{self.task.name} {self._split}: {name}"
+        with self._execution.progress.stage(stage, len(self.samples)) as advance:
+            results = self._execution.remembered(self.lm, job, units)
+            for unit, result in zip(self._units, results, strict=True):
+                indices = list(chain.from_iterable(unit))
+                yield indices, result
+                advance(len(indices))
+
+    def _responses(self, ids: Sequence[Sequence[int]]) -> Responses:
+        texts = tuple(self.lm.decode(reply) for reply in ids)
+        pairs = list(zip(texts, self.samples, strict=True))
+        size = self._execution.unit_samples
+        units = [pairs[start : start + size] for start in range(0, len(pairs), size)]
+        scored = self._execution.remembered(self.lm, Judging(self.task.scorer), units)
+        scores = tuple(Score(**score) for unit in scored for score in unit)
+        return Responses(texts, scores)
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """Settings of how samples are drawn and batched."""
+
+    @property
+    def seed(self) -> int:
+        """Of the draw."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Prompts run at once."""
+        ...
+
+
+def runners_of(
+    lm: LanguageModel,
+    tasks: Sequence[Task],
+    split: Literal["select", "test"],
+    limit: int | None,
+    settings: Drawing,
+    execution: Execution,
+) -> list[ArmRunner]:
+    """One split of several tasks under one model.
+
+    Raises:
+        DataError: the split of one of them is empty.
+    """
+    seed, size = settings.seed, settings.batch_size
+    return [
+        ArmRunner(lm, task, split, limit=limit, seed=seed, batch_size=size, execution=execution)
+        for task in tasks
+    ]

@@ -1,0 +1,266 @@
+"""Run a task greedily and stream statistics of the SAE activations behind each generated token.
+
+Changes when activations are captured or pooled differently. Memory is that of one batch and of the
+statistics, whatever the number of samples and the length of replies: residuals wait in a buffer of
+bounded size until they are encoded and pooled.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from corrsteer.errors import DataError, NonFiniteError
+from corrsteer.execution.checkpoint import Checkpoint
+from corrsteer.execution.units import IN_PROCESS, Execution, Halving
+from corrsteer.files import write_whole
+from corrsteer.hook_points import HookPoint
+from corrsteer.lm.decoding import greedy_with_residuals, length_batches
+from corrsteer.lm.models import LanguageModel
+from corrsteer.lm.sae_placement import settled
+from corrsteer.lm.saes import SparseCoder
+from corrsteer.method.pooling import BatchPooler
+from corrsteer.runs.activation_log import (
+    ActivationLog,
+    Entries,
+    LogWriter,
+    entries_bytes,
+    read_entries,
+)
+from corrsteer.runs.statistics_file import STATISTICS_FILE, read_statistics, statistics_bytes
+from corrsteer.samples import Sample
+from corrsteer.scoring.score import Scorer, score_batch
+from corrsteer.settings import FitSettings
+from corrsteer.stats.correlation import StreamingCorrelation
+from corrsteer.tasks import Task
+
+log = logging.getLogger(__name__)
+
+PART_FILE = "activations-{:05}.safetensors"
+"""Of a checkpoint: the log's entries since the one before."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What collecting leaves behind.
+
+    Attributes:
+        statistics: hook point -> sufficient statistics over the fit samples.
+        n: samples run; `unscored`: those of them that could not be judged and were left out.
+        log: their pooled activations, or None.
+        log_note: why there is no log, or None.
+    """
+
+    statistics: Mapping[HookPoint, StreamingCorrelation]
+    n: int
+    unscored: int
+    log: ActivationLog | None = None
+    log_note: str | None = "the run was collected with --no-log"
+
+
+def collect(
+    lm: LanguageModel,
+    task: Task,
+    samples: Sequence[Sample],
+    coders: Mapping[HookPoint, SparseCoder],
+    settings: FitSettings,
+    execution: Execution = IN_PROCESS,
+) -> Collection:
+    """Statistics of every latent at every hook point over the samples' greedy replies.
+
+    Units of samples are collected apart and added in their order, so it makes no difference to any
+    bit who collects them, or whether a death lies between.
+
+    Raises:
+        DataError: there are no samples.
+        NonFiniteError: the model or an SAE gave NaN or infinity.
+        ScorerError: the scorer raises, or leaves [0, 1].
+        ArtifactError: the log cannot be written, or what was collected before cannot be read.
+    """
+    if not samples:
+        raise DataError(f"the fit split of {task.name} is empty; give it rows")
+    pairs = [(sample, lm.prompt_ids(sample)) for sample in samples]
+    batches = length_batches([len(ids) for _, ids in pairs], settings.batch_size)
+    units = execution.units_of([[pairs[index] for index in batch] for batch in batches])
+    total = _Total.empty(coders, lm, settings.log)
+    if execution.checkpoint is not None:
+        total.restore(execution.checkpoint)
+    job = Collecting(coders, task.scorer, task.allowed_replies, task.max_new_tokens, settings)
+    with execution.progress.stage(f"{task.name} fit: collect", len(samples)) as advance:
+        advance(sum(len(batch) for unit in units[: total.units] for batch in unit))
+        rest = units[total.units :]
+        for unit, part in zip(rest, execution.executor.map(lm, job, rest), strict=True):
+            total.add(part)
+            advance(sum(map(len, unit)))
+            if execution.checkpoint is not None:
+                total.unsaved += part.entries
+                if execution.checkpoint.due():
+                    total.save(execution.checkpoint)
+    return total.collection(len(samples))
+
+
+@dataclass(frozen=True)
+class Part:
+    """What was collected of one unit.
+
+    Attributes:
+        statistics: hook point -> sufficient statistics of its samples.
+        entries: their nonzero activations, a batch at a time; none where no log is kept.
+        unscored: samples that could not be judged.
+    """
+
+    statistics: Mapping[HookPoint, StreamingCorrelation]
+    entries: Sequence[Entries]
+    unscored: int
+
+
+@dataclass(frozen=True)
+class Collecting:
+    """Collects units of batches of samples with their prompts' token ids.
+
+    Attributes:
+        coders: SAE of each hook point.
+        scorer: judges the replies.
+        letters: see `LanguageModel.decoder_for`.
+        max_new_tokens: longest reply.
+        settings: how activations are pooled, and whether they are logged.
+    """
+
+    coders: Mapping[HookPoint, SparseCoder]
+    scorer: Scorer
+    letters: str
+    max_new_tokens: int
+    settings: FitSettings
+    halving: Halving = field(default_factory=Halving)
+
+    def placed(self, lm: LanguageModel) -> Collecting:
+        """The job with its SAEs where the model is."""
+        return replace(self, coders=settled(self.coders, lm))
+
+    def __call__(
+        self, lm: LanguageModel, unit: Sequence[Sequence[tuple[Sample, Sequence[int]]]]
+    ) -> Part:
+        """What is collected of one unit.
+
+        Raises:
+            NonFiniteError: the model or an SAE gave NaN or infinity.
+            ScorerError: the scorer raises, or leaves [0, 1].
+        """
+        statistics = {
+            hook: StreamingCorrelation(coder.d_sae, lm.device_of(hook))
+            for hook, coder in self.coders.items()
+        }
+        entries, unscored = [], 0
+        for batch in unit:
+            for pooled in self.halving.run(lambda some: self._pooled(lm, some), batch):
+                unscored += pooled.unscored
+                for hook, (z, z_steer) in pooled.at.items():
+                    y = torch.tensor(pooled.outcomes, dtype=torch.float64)
+                    try:
+                        statistics[hook].update(z, y.to(z.device), z_steer)
+                    except NonFiniteError as error:
+                        raise NonFiniteError(f"{hook}: {error}") from error
+                if self.settings.log:
+                    at = {hook.name: z for hook, (z, _) in pooled.at.items()}
+                    entries.append(Entries.of(pooled.ids, pooled.outcomes, at))
+        return Part(statistics, entries, unscored)
+
+    def _pooled(self, lm: LanguageModel, batch: Sequence[tuple[Sample, Sequence[int]]]) -> _Pooled:
+        pooler = BatchPooler(self.coders, len(batch), self.settings, lm)
+        replies = greedy_with_residuals(
+            lm.decoder_for(self.letters),
+            [prompt for _, prompt in batch],
+            self.max_new_tokens,
+            list(self.coders),
+            self.settings.positions,
+            pooler.receive,
+        )
+        samples = [sample for sample, _ in batch]
+        scores = score_batch(self.scorer, [lm.decode(reply) for reply in replies], samples)
+        judged = [row for row, score in enumerate(scores) if score.outcome is not None]
+        return _Pooled(
+            ids=[samples[row].id for row in judged],
+            outcomes=[score.outcome for score in scores if score.outcome is not None],
+            at={
+                hook: (z[judged], z_steer[judged]) for hook, (z, z_steer) in pooler.result().items()
+            },
+            unscored=len(samples) - len(judged),
+        )
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    """Pooled activations of the judged samples of a batch; see `BatchPooler.result`."""
+
+    ids: Sequence[str]
+    outcomes: Sequence[float]
+    at: Mapping[HookPoint, tuple[Tensor, Tensor]]
+    unscored: int
+
+
+@dataclass
+class _Total:
+    """All that was collected so far, and what of it a checkpoint has not seen yet."""
+
+    statistics: dict[HookPoint, StreamingCorrelation]
+    writer: LogWriter | None
+    units: int = 0
+    unscored: int = 0
+    saved_parts: int = 0
+    unsaved: list[Entries] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, coders: Mapping[HookPoint, SparseCoder], lm: LanguageModel, log: bool) -> _Total:
+        statistics = {
+            hook: StreamingCorrelation(coder.d_sae, lm.device_of(hook))
+            for hook, coder in coders.items()
+        }
+        widths = {hook.name: coder.d_sae for hook, coder in coders.items()}
+        return cls(statistics, LogWriter(widths) if log else None)
+
+    def add(self, part: Part) -> None:
+        for hook, statistics in part.statistics.items():
+            self.statistics[hook].merge(statistics)
+        self.unscored += part.unscored
+        self.units += 1
+        for entries in part.entries:
+            self._log(entries)
+
+    def _log(self, entries: Entries) -> None:
+        if self.writer is not None:
+            self.writer.add(entries)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Entries first: those that no statistics count are overwritten by the next process."""
+        with checkpoint.saving() as folder:
+            write_whole(folder / PART_FILE.format(self.saved_parts), entries_bytes(self.unsaved))
+            self.saved_parts, self.unsaved = self.saved_parts + 1, []
+            about = {"units": self.units, "unscored": self.unscored, "parts": self.saved_parts}
+            named = {hook.name: each for hook, each in self.statistics.items()}
+            write_whole(folder / STATISTICS_FILE, statistics_bytes(named, about))
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        path = checkpoint.folder / STATISTICS_FILE
+        if not path.exists():
+            return
+        named, about = read_statistics(path)
+        self.units, self.unscored, self.saved_parts = (
+            int(about[name]) for name in ("units", "unscored", "parts")
+        )
+        self.statistics = {
+            hook: StreamingCorrelation.from_state(named[hook.name].state(), each.mean_z.device)
+            for hook, each in self.statistics.items()
+        }
+        for part in range(self.saved_parts):
+            for entries in read_entries(checkpoint.folder / PART_FILE.format(part)):
+                self._log(entries)
+
+    def collection(self, n: int) -> Collection:
+        if self.writer is None:
+            return Collection(self.statistics, n, self.unscored)
+        log = self.writer.close()
+        return Collection(self.statistics, n, self.unscored, log, self.writer.given_up)

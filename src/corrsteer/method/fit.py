@@ -1,0 +1,233 @@
+"""The method, top to bottom: collect, rank, search, and the run that comes of it.
+
+Changes when the order of its steps does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence, Set
+from typing import Any
+
+from torch import Tensor
+
+from corrsteer.errors import ArtifactError, SettingsError
+from corrsteer.execution.units import IN_PROCESS, Execution
+from corrsteer.features import Feature
+from corrsteer.hook_points import HookPoint
+from corrsteer.lm.models import RAW, LanguageModel
+from corrsteer.lm.sae_placement import choose_handles, load_coders
+from corrsteer.lm.saes import SAEHandle
+from corrsteer.method.alike import check_alike
+from corrsteer.method.arms import limited, runners_of
+from corrsteer.method.collect import Collection, collect
+from corrsteer.method.evidence import ranked
+from corrsteer.method.provenance import provenance_of
+from corrsteer.method.ranking import Ranking, SAEPlace
+from corrsteer.method.strategies import Searcher
+from corrsteer.runs.run import Counts, Provenance, Run
+from corrsteer.runs.search import Search, Trial
+from corrsteer.runs.steering import Steering
+from corrsteer.samples import Sample
+from corrsteer.settings import FitSettings
+from corrsteer.tasks import Task
+from corrsteer.timing import Stopwatch
+
+log = logging.getLogger(__name__)
+
+
+def fit(
+    lm: LanguageModel,
+    task: Task,
+    *,
+    guards: Sequence[Task] = (),
+    collected: Run | None = None,
+    execution: Execution = IN_PROCESS,
+    watch: Stopwatch | None = None,
+    **settings: Any,
+) -> Run:
+    """Find the features that go with success on a task, and the steering made of them.
+
+    Args:
+        lm: a model with SAEs.
+        task: where features are found (fit split) and validated (select split).
+        guards: tasks that the recommendation must not harm.
+        collected: a run, as of shards that were merged, whose statistics are taken in place of
+            running the fit split; it decides how many samples there are.
+        execution: how its passes are done.
+        watch: adds up seconds a stage.
+        settings: fields of `FitSettings`.
+
+    Returns:
+        a run that is not evaluated yet. Its steering is what the strategy made; under `auto` the
+        recommended one, or one without features where there is no reliable effect.
+
+    Raises:
+        CorrSteerError: a setting, the model, the SAEs or the data cannot be used.
+    """
+    chosen = FitSettings.of(**settings)
+    check_coefficient(chosen, lm.sae_source)
+    watch = watch or Stopwatch()
+    handles = choose_handles(lm, chosen.layers)
+    runner, *guard_runners = runners_of(
+        lm, (task, *guards), "select", chosen.val_limit, chosen, execution
+    )
+    made = provenance_of(lm, task, guards, handles)
+    if collected is None:
+        samples = limited(task.fit, chosen.samples, chosen.seed, task.shuffled)
+        collection = collected_now(lm, task, samples, handles, chosen, execution, watch)
+    else:
+        chosen = dataclasses.replace(chosen, samples=collected.settings.samples)
+        collection = _collected_before(collected, made, chosen, handles, task)
+    with watch.timing("select"):
+        places = {h.hook_point: SAEPlace(h.layer, h.neuronpedia) for h in handles}
+        ranking, inference = ranked(
+            collection.statistics, collection.log, chosen, places, collection.log_note
+        )
+        rows = decoder_rows(ranking, handles, chosen.near_ties)
+    with watch.timing("validate"):
+        search = Searcher(runner, guard_runners, ranking, rows, chosen).run()
+    steering = _steering(search, chosen, lm)
+    return Run(
+        provenance=made,
+        settings=chosen,
+        statistics={hook.name: stats for hook, stats in collection.statistics.items()},
+        features=steering.features,
+        top_features={hook.name: features for hook, features in ranking.by_layer.items()},
+        steering=steering,
+        candidates=search.chosen,
+        search=_search_document(search),
+        counts=Counts(collection.n, len(runner.samples), collection.unscored, watch.seconds),
+        inference=dataclasses.asdict(inference),
+        log=collection.log,
+    )
+
+
+def collected_now(
+    lm: LanguageModel,
+    task: Task,
+    samples: Sequence[Sample],
+    handles: Sequence[SAEHandle],
+    settings: FitSettings,
+    execution: Execution,
+    watch: Stopwatch,
+) -> Collection:
+    """What is collected over samples, with the SAEs loaded for it."""
+    with watch.timing("load"):
+        coders = load_coders(handles, lm, settings.sae_dtype)
+    with watch.timing("collect"):
+        return collect(lm, task, samples, coders, settings, execution)
+
+
+def _collected_before(
+    run: Run,
+    made: Provenance,
+    settings: FitSettings,
+    handles: Sequence[SAEHandle],
+    task: Task,
+) -> Collection:
+    """What a run has collected, for a fit of these things.
+
+    Raises:
+        ArtifactError: it is a steering alone, or of something else.
+        SettingsError: it was collected over samples that are now in another split.
+    """
+    if not run.statistics:
+        raise ArtifactError(
+            "what was collected is a steering alone, without statistics; give a run that `train` "
+            "or `merge` wrote"
+        )
+    hooks = [handle.hook_point.name for handle in handles]
+    check_alike("this run", made, settings, hooks, "what was collected", run)
+    if run.log is None:
+        moved = settings.seed != run.settings.seed
+    else:
+        moved = not {s.id for s in (*task.select, *task.test)}.isdisjoint(run.log.ids)
+    if moved:
+        raise SettingsError(
+            "samples of the select or test split may be among those collected; give --seed "
+            f"{run.settings.seed}, by which that run was split"
+        )
+    return Collection(
+        {HookPoint.parse(name): statistics for name, statistics in run.statistics.items()},
+        run.counts.n_fit,
+        run.counts.unscored_fit,
+        run.log,
+        None if run.log else run.inference.get("note") or "the run has no log",
+    )
+
+
+def check_coefficient(settings: FitSettings, sae_source: str | None) -> None:
+    """Refuse a coefficient that the activations cannot have, and tell of one that adds little.
+
+    Raises:
+        SettingsError: `active` for residual dimensions, which are always active.
+    """
+    if settings.coefficient == "active" and sae_source == RAW:
+        raise SettingsError(
+            "residual dimensions (--raw) are active on every sample, so --coefficient active is "
+            "not defined; use positive or contrast"
+        )
+    if settings.sign != "positive" and settings.coefficient != "contrast":
+        log.info(
+            "a latent of negative r is hardly active where the outcome is right, so that its "
+            "coefficient, a mean over those samples, is near 0; --coefficient contrast has the "
+            "difference to the others"
+        )
+
+
+def decoder_rows(
+    ranking: Ranking, handles: Sequence[SAEHandle], near_ties: int
+) -> dict[tuple[str, int], Tensor]:
+    """W_dec of every feature that a strategy may use, each [d_model]."""
+    features = {*ranking.best_per_layer(), *ranking.near_ties(near_ties)}
+    return rows_of(features, handles)
+
+
+def rows_of(features: Set[Feature], handles: Sequence[SAEHandle]) -> dict[tuple[str, int], Tensor]:
+    """W_dec of some features, by `Feature.key`."""
+    rows: dict[tuple[str, int], Tensor] = {}
+    for handle in handles:
+        hook = handle.hook_point.name
+        latents = [feature.latent for feature in features if feature.hook_point == hook]
+        if latents:
+            keys = [(hook, latent) for latent in latents]
+            rows |= zip(keys, handle.decoder_rows(latents), strict=True)
+    return rows
+
+
+def _steering(search: Search, settings: FitSettings, lm: LanguageModel) -> Steering:
+    if settings.strategy != "auto":
+        return search.chosen[settings.strategy]
+    if search.recommended is not None:
+        return search.recommended.steering
+    return Steering({}, (), lm.id, lm.revision, settings.positions)
+
+
+def _search_document(search: Search) -> dict[str, Any]:
+    recommended = search.recommended
+    return {
+        "comparisons": search.comparisons,
+        "baseline": dataclasses.asdict(search.baseline),
+        "recommended": None if recommended is None else trial_document(recommended),
+        "trials": [trial_document(trial) for trial in search.trials],
+    }
+
+
+def trial_document(trial: Trial) -> dict[str, Any]:
+    """A trial as JSON holds it."""
+    comparison = trial.comparison
+    return {
+        "strategy": trial.strategy,
+        "strength": trial.steering.strength,
+        "features": [[f.hook_point, f.latent] for f in trial.steering.features],
+        "steered": dataclasses.asdict(comparison.steered),
+        "delta": dataclasses.asdict(comparison.delta),
+        "p_adjusted": trial.p_adjusted,
+        "side_effects": dataclasses.asdict(comparison.side_effects),
+        "guards": {
+            name: {"baseline": before.accuracy, "steered": after.accuracy}
+            for name, (before, after) in trial.guards.items()
+        },
+    }

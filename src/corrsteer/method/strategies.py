@@ -1,0 +1,181 @@
+"""From ranked features to sets and strengths that prove themselves on the select split.
+
+Changes when a strategy is added, or the rule by which one is recommended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from corrsteer.features import Feature
+from corrsteer.lm.models import LanguageModel
+from corrsteer.method.ranking import Ranking
+from corrsteer.runs.comparison import Comparison
+from corrsteer.runs.search import Search, Trial
+from corrsteer.runs.steering import Steering, combine
+from corrsteer.settings import FitSettings, Strategy
+from corrsteer.stats.metrics import Accuracy
+from corrsteer.stats.significance import bonferroni
+from corrsteer.tasks import Task
+
+STRATEGIES: tuple[Strategy, ...] = ("S", "A", "P", "G")
+
+Key = tuple[frozenset[tuple[str, int]], float]
+"""A set of features, and a strength."""
+
+
+@runtime_checkable
+class Arms(Protocol):
+    """What tries steerings: a `Bench`, or something that stands in for one."""
+
+    lm: LanguageModel
+    task: Task
+
+    def compare(self, steerings: Sequence[Steering], name: str = "steered") -> list[Comparison]:
+        """Each steering beside the baseline."""
+        ...
+
+
+class Searcher:
+    """Tries sets of features on the select split, each once."""
+
+    def __init__(
+        self,
+        runner: Arms,
+        guards: Sequence[Arms],
+        ranking: Ranking,
+        rows: Mapping[tuple[str, int], Tensor],
+        settings: FitSettings,
+    ):
+        self._runner, self._guards = runner, guards
+        self._ranking, self._rows, self._settings = ranking, rows, settings
+        self._tried: dict[Key, Comparison] = {}
+        self._guarded: dict[Key, dict[str, tuple[Accuracy, Accuracy]]] = {}
+
+    def run(self) -> Search:
+        """All strategies asked for, and the one to recommend."""
+        strategy = self._settings.strategy
+        wanted = STRATEGIES if strategy == "auto" else (strategy,)
+        sets = {name: self._features(name) for name in wanted}
+        settings = [(f, strength) for name, f in sets.items() for strength in self._strengths(name)]
+        self._try(settings)
+        trials = [
+            self._trial(name, features, strength)
+            for name, features in sets.items()
+            for strength in self._strengths(name)
+        ]
+        chosen: dict[str, Steering] = {
+            name: (
+                self._strongest_unharmful(trials)
+                if name == "G"
+                else self._steering(features, self._settings.strength)
+            )
+            for name, features in sets.items()
+        }
+        return Search(
+            chosen=chosen,
+            recommended=self._recommend(trials),
+            trials=tuple(trials),
+            comparisons=len(self._tried),
+            baseline=trials[0].comparison.baseline,
+        )
+
+    def _strengths(self, strategy: Strategy) -> tuple[float, ...]:
+        """Strengths tried: all of them under `auto` and for G, else the one that was set."""
+        settings = self._settings
+        if settings.strategy == "auto" or strategy == "G":
+            return tuple(sorted({*settings.strengths, settings.strength}))
+        return (settings.strength,)
+
+    def _features(self, strategy: Strategy) -> tuple[Feature, ...]:
+        if strategy == "S":
+            return self._ranking.best()
+        if strategy == "A":
+            return self._ranking.best_per_layer()
+        return self._proven_alone() if strategy == "P" else self._proven_together()
+
+    def _proven_alone(self) -> tuple[Feature, ...]:
+        """P: the features of A that raise accuracy above the baseline's, each by itself."""
+        best, strength = self._ranking.best_per_layer(), self._settings.strength
+        self._try([((feature,), strength) for feature in best])
+        return tuple(feature for feature in best if self._gain((feature,), strength) > 0)
+
+    def _proven_together(self) -> tuple[Feature, ...]:
+        """G: near-ties in order of r, each kept only if the set so far plus it does better."""
+        kept: tuple[Feature, ...] = ()
+        gain = 0.0
+        for feature in self._ranking.near_ties(self._settings.near_ties):
+            with_it = self._gain((*kept, feature), self._settings.strength)
+            if with_it > gain:
+                kept, gain = (*kept, feature), with_it
+        return kept
+
+    def _steering(self, features: Sequence[Feature], strength: float) -> Steering:
+        steering = combine(features, self._rows, self._runner.lm, self._settings.positions)
+        return steering.at(strength)
+
+    def _try(self, settings: Sequence[tuple[Sequence[Feature], float]]) -> None:
+        """Compare sets at strengths with the baseline, those not tried before, all together."""
+        new = {_key(*setting): setting for setting in settings if _key(*setting) not in self._tried}
+        steerings = [self._steering(*setting) for setting in new.values()]
+        comparisons = self._runner.compare(steerings, f"{len(new)} settings")
+        self._tried.update(zip(new, comparisons, strict=True))
+
+    def _gain(self, features: Sequence[Feature], strength: float) -> float:
+        self._try([(features, strength)])
+        return self._tried[_key(features, strength)].delta.value
+
+    def _trial(self, strategy: Strategy, features: Sequence[Feature], strength: float) -> Trial:
+        comparison = self._tried[_key(features, strength)]
+        p = bonferroni(comparison.delta.p_value, len(self._tried))
+        return Trial(strategy, self._steering(features, strength), comparison, p)
+
+    def _recommend(self, trials: Sequence[Trial]) -> Trial | None:
+        """The best on the select split that is significant there and harms no guard."""
+        for trial in sorted(trials, key=_preference):
+            delta = trial.comparison.delta
+            if delta.value <= 0 or trial.p_adjusted >= self._settings.alpha:
+                continue
+            guards = self._guard(trial.steering)
+            if not self._harms(guards):
+                return replace(trial, guards=guards)
+        return None
+
+    def _strongest_unharmful(self, trials: Sequence[Trial]) -> Steering:
+        """G's set at its best strength that no guard vetoes; without features if there is none."""
+        of_g = [trial for trial in trials if trial.strategy == "G"]
+        for trial in sorted(of_g, key=_preference):
+            if trial.comparison.delta.value > 0 and not self._harms(self._guard(trial.steering)):
+                return trial.steering
+        return self._steering((), self._settings.strength)
+
+    def _guard(self, steering: Steering) -> dict[str, tuple[Accuracy, Accuracy]]:
+        key = _key(steering.features, steering.strength)
+        if key not in self._guarded:
+            self._guarded[key] = {
+                runner.task.name: (comparison.baseline, comparison.steered)
+                for runner in self._guards
+                for comparison in runner.compare([steering], "guard")
+            }
+        return self._guarded[key]
+
+    def _harms(self, guards: Mapping[str, tuple[Accuracy, Accuracy]]) -> bool:
+        tolerance = self._settings.guard_tolerance
+        # a hair of slack, so that a loss of exactly the tolerance is tolerated in floating point
+        return any(
+            before.accuracy - after.accuracy > tolerance + 1e-9 for before, after in guards.values()
+        )
+
+
+def _key(features: Sequence[Feature], strength: float) -> Key:
+    return frozenset(feature.key for feature in features), strength
+
+
+def _preference(trial: Trial) -> tuple[float, int, float]:
+    """Sorts the better first: higher accuracy, then fewer features, then lower strength."""
+    steering = trial.steering
+    return -trial.comparison.steered.accuracy, len(steering.features), steering.strength

@@ -1,0 +1,138 @@
+"""The main job: fit, evaluate every strategy on the test split, and write the run.
+
+Changes when `train` does another step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from corrsteer.execution.units import IN_PROCESS, Execution, fingerprint
+from corrsteer.lm.models import LanguageModel
+from corrsteer.lm.sae_placement import choose_handles
+from corrsteer.method.arms import ArmRunner, runners_of
+from corrsteer.method.controls import random_controls
+from corrsteer.method.evaluation import evaluate_on
+from corrsteer.method.fit import fit
+from corrsteer.method.provenance import provenance_of
+from corrsteer.progress import Progress
+from corrsteer.runs.document import run_document
+from corrsteer.runs.evaluation import Evaluation
+from corrsteer.runs.explanations import explain, with_explanations
+from corrsteer.runs.folder import claim_folder, load_run
+from corrsteer.runs.run import Run
+from corrsteer.runs.steering import Steering
+from corrsteer.settings import FitSettings
+from corrsteer.stats.correlation import StreamingCorrelation
+from corrsteer.tasks import Task
+from corrsteer.timing import Stopwatch
+
+
+def train(
+    lm: LanguageModel,
+    task: Task,
+    guards: Sequence[Task],
+    settings: FitSettings,
+    out: Path,
+    *,
+    evaluated: bool = True,
+    explained: bool = False,
+    collected: Path | None = None,
+    execution: Execution = IN_PROCESS,
+    watch: Stopwatch | None = None,
+) -> tuple[Run, dict[str, Any]]:
+    """A fitted run, evaluated unless asked not to, and written to `out`; and its JSON document.
+
+    Args:
+        lm: a model with SAEs.
+        task: what to steer for.
+        guards: tasks that it should not harm.
+        settings: of the fit.
+        out: folder of the run; checked before anything else is done.
+        evaluated: whether to run the test split too.
+        explained: whether to look up what the chosen features are said to stand for.
+        collected: folder of a run whose statistics are taken in place of collecting.
+        execution: how its passes are done.
+        watch: adds up seconds a stage.
+
+    Raises:
+        CorrSteerError: anything that cannot be used; nothing is written then.
+    """
+    claim_folder(out)
+    tasks = (task, *guards) if evaluated else ()
+    runners = runners_of(lm, tasks, "test", settings.test_limit, settings, execution)
+    watch = watch or Stopwatch()
+    run = fit(
+        lm,
+        task,
+        guards=guards,
+        collected=load_run(collected) if collected else None,
+        execution=execution,
+        watch=watch,
+        **dataclasses.asdict(settings),
+    )
+    if collected:
+        run.counts = dataclasses.replace(run.counts, collected=str(collected))
+    if explained:
+        _look_up(run, execution.progress)
+    if evaluated:
+        with watch.timing("evaluate"):
+            evaluation = _evaluate(run, lm, runners)
+            comparisons = runners[0].compare(list(run.candidates.values()), "strategies")
+            strategies = dict(zip(run.candidates, comparisons, strict=True))
+        run.predictions = list(evaluation.predictions)
+        run.evaluation = document = run_document(run, str(out), evaluation, strategies)
+    else:
+        document = run_document(run, str(out), None)
+    run.save(out)
+    return run, document
+
+
+def identity(
+    lm: LanguageModel, task: Task, guards: Sequence[Task], settings: FitSettings
+) -> dict[str, Any]:
+    """What a run is of, as JSON: two with the same make the same.
+
+    Raises:
+        UnknownNameError: there is no SAE at a layer asked for, or none at all.
+    """
+    handles = choose_handles(lm, settings.layers)
+    return {
+        **dataclasses.asdict(provenance_of(lm, task, guards, handles)),
+        "dtype": str(lm.model.dtype),
+        "settings": dataclasses.asdict(settings),
+        "samples": fingerprint([(each.fit, each.select, each.test) for each in (task, *guards)]),
+    }
+
+
+def _look_up(run: Run, progress: Progress) -> None:
+    """Give the features of every strategy of a run their explanations."""
+    steerings = [run.steering, *run.candidates.values()]
+    found = explain((f for steering in steerings for f in steering.features), progress)
+    run.steering, *candidates = (
+        dataclasses.replace(steering, features=with_explanations(steering.features, found))
+        for steering in steerings
+    )
+    run.candidates = dict(zip(run.candidates, candidates, strict=True))
+    run.features = run.steering.features
+
+
+def _evaluate(run: Run, lm: LanguageModel, runners: Sequence[ArmRunner]) -> Evaluation:
+    """The run's steering with its random controls and guards."""
+    controls = draw_controls(run.steering, run.statistics, lm, run.settings)
+    return evaluate_on(runners[0], run.steering, controls, runners[1:])
+
+
+def draw_controls(
+    steering: Steering,
+    statistics: Mapping[str, StreamingCorrelation],
+    lm: LanguageModel,
+    settings: FitSettings,
+) -> list[Steering]:
+    """Random controls of a steering; none of one that adds nothing."""
+    if not steering.vectors or not settings.controls:
+        return []
+    return random_controls(steering, statistics, lm.saes, settings.controls, settings.seed)

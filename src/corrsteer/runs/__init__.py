@@ -1,0 +1,1 @@
+"""What a run holds, on disk and in memory, and the steering that comes of it."""

@@ -1,0 +1,86 @@
+"""Two arms on the same samples: their replies, outcomes, and what steering changed.
+
+Changes when a comparison says more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corrsteer.scoring.score import Score
+from corrsteer.stats import metrics
+from corrsteer.stats.metrics import Accuracy, Delta, Outcomes, SideEffects
+
+
+@dataclass(frozen=True)
+class Responses:
+    """What one arm replied, in the order of the samples.
+
+    Attributes:
+        texts: the replies.
+        scores: their judgements.
+    """
+
+    texts: tuple[str, ...]
+    scores: tuple[Score, ...]
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """One outcome a sample; NaN where the reply could not be judged."""
+        return np.array([np.nan if s.outcome is None else s.outcome for s in self.scores])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A steered arm beside the baseline, over the samples that both could be judged on.
+
+    Attributes:
+        baseline: accuracy without steering; `steered`: with it.
+        delta: steered minus baseline.
+        side_effects: SER with its counts.
+        unscored: samples left out because a reply could not be judged.
+    """
+
+    baseline: Accuracy
+    steered: Accuracy
+    delta: Delta
+    side_effects: SideEffects
+    unscored: int
+
+
+def compare(baseline: Responses, steered: Responses) -> Comparison:
+    """The comparison of two arms on the same samples in the same order.
+
+    Raises:
+        InsufficientDataError: no sample could be judged in both.
+    """
+    same: NDArray[np.bool_] = np.array(
+        [a == b for a, b in zip(baseline.texts, steered.texts, strict=True)], dtype=bool
+    )
+    return paired(baseline.outcomes, steered.outcomes, same)
+
+
+def paired(before: Outcomes, after: Outcomes, same: NDArray[np.bool_]) -> Comparison:
+    """The comparison of two arms' outcomes; NaN where a reply could not be judged.
+
+    Args:
+        before: outcomes without steering.
+        after: the same samples' outcomes with it.
+        same: whether both arms gave the same text.
+
+    Raises:
+        InsufficientDataError: no sample could be judged in both.
+    """
+    judged = ~(np.isnan(before) | np.isnan(after))
+    before, after = before[judged], after[judged]
+    return Comparison(
+        baseline=metrics.accuracy(before),
+        steered=metrics.accuracy(after),
+        delta=metrics.delta(before, after),
+        side_effects=metrics.side_effects(before, after, same[judged]),
+        unscored=int((~judged).sum()),
+    )

@@ -1,0 +1,54 @@
+"""What a steering does to a test split.
+
+Changes when an evaluation says more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from corrsteer.notebook import accuracy, overview
+from corrsteer.runs.comparison import Comparison
+from corrsteer.stats.metrics import Accuracy, Delta, SideEffects
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What steering does to a task's test split.
+
+    Attributes:
+        baseline: accuracy without steering.
+        steered: with it; the baseline's own where there is no steering.
+        delta: steered minus baseline.
+        side_effects: SER with its counts.
+        unscored: samples left out because a reply could not be judged.
+        controls: accuracies under random-feature controls.
+        guards: guard task -> comparison on its own test split.
+        predictions: a row a sample: prompt, target, and both arms' text, answer and outcome.
+        forced: why the steering is not for this model, where it was forced on it; else None.
+    """
+
+    baseline: Accuracy
+    steered: Accuracy
+    delta: Delta
+    side_effects: SideEffects
+    unscored: int
+    controls: tuple[float, ...] = ()
+    guards: Mapping[str, Comparison] = field(default_factory=dict)
+    predictions: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    forced: str | None = None
+
+    def _repr_html_(self) -> str:
+        effects = self.side_effects
+        facts = {
+            "baseline": accuracy(self.baseline.accuracy, self.baseline.ci),
+            "steered": accuracy(self.steered.accuracy, self.steered.ci),
+            "change": f"{100 * self.delta.value:+.1f} points",
+            "SER": None if effects.ser is None else f"{effects.ser:.2f}",
+            "improved, worsened": f"{effects.improved}, {effects.worsened} of {self.baseline.n}",
+        }
+        if self.controls:
+            facts["best of random controls"] = f"{100 * max(self.controls):.1f} %"
+        return overview("Evaluation", facts)

@@ -1,0 +1,277 @@
+"""Run folders: the only writer and reader of what a run leaves on disk.
+
+Changes when a run records more. Every file is written whole or not at all, `run.json` last, so a
+folder with a `run.json` is a whole run. Nothing read from a folder is ever executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+
+from corrsteer.errors import ArtifactError, CorrSteerError
+from corrsteer.features import FEATURES, Feature
+from corrsteer.files import cannot_write, write_whole
+from corrsteer.hook_points import HookPoint
+from corrsteer.json_text import to_json
+from corrsteer.runs.activation_log import LOG_FILE, OUTCOMES_FILE, ActivationLog, open_log
+from corrsteer.runs.run import SCHEMA, Counts, Provenance, Run
+from corrsteer.runs.statistics_file import STATISTICS_FILE, read_statistics, statistics_bytes
+from corrsteer.runs.steering import FILE_NAME, Steering
+from corrsteer.settings import FitSettings
+from corrsteer.stats.correlation import StreamingCorrelation
+
+RUN_FILE = "run.json"
+FEATURES_FILE = "features.json"
+EVALUATION_FILE = "evaluation.json"
+PREDICTIONS_FILE = "predictions.parquet"
+REPORT_FILE = "report.html"
+FILES = (
+    RUN_FILE,
+    FEATURES_FILE,
+    EVALUATION_FILE,
+    STATISTICS_FILE,
+    FILE_NAME,
+    PREDICTIONS_FILE,
+    LOG_FILE,
+    OUTCOMES_FILE,
+)
+"""What is read of a run."""
+
+
+def is_run(path: str | Path) -> bool:
+    """Whether a folder holds a whole run."""
+    return os.path.isfile(Path(path) / RUN_FILE)  # noqa: PTH113 - false for a name that cannot be
+
+
+def claim_folder(path: str | Path, run: Run | None = None) -> Path:
+    """The folder, checked to be a place where a run may be written.
+
+    That is a new or empty folder, one that holds nothing but a steering, or, for `run` itself, the
+    folder it was saved in before.
+
+    Raises:
+        ArtifactError: it is a file, holds another run or other files, or cannot be written to.
+    """
+    folder = Path(path)
+    try:
+        folder.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    except ValueError as error:
+        raise ArtifactError(f"--out {str(path)!r} is no name of a file ({error})") from error
+    if folder.is_file():
+        raise ArtifactError(f"{folder} is a file; choose a folder for --out")
+    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ArtifactError(f"cannot write to {existing}; choose another --out")
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    if RUN_FILE in names:
+        saved = load_run(folder)
+        if run is None or (saved.provenance, saved.settings) != (run.provenance, run.settings):
+            raise ArtifactError(
+                f"{folder} holds a run already ({saved.provenance.task}, strategy "
+                f"{saved.settings.strategy}); choose another --out, or remove it"
+            )
+    elif names - {FILE_NAME}:
+        raise ArtifactError(f"{folder} holds other files; choose a new or empty --out")
+    return folder
+
+
+def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Make a new folder, or fill an empty one, whole or not at all.
+
+    Args:
+        folder: where it is to be.
+        write: given another folder beside it, which then takes its place.
+
+    Raises:
+        ArtifactError: it cannot be written, or holds something by now.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            made = Path(temporary) / folder.name
+            made.mkdir()
+            write(made)
+            made.replace(folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def _move_files(source: Path, target: Path) -> None:
+    """Move every file of a folder into another, `run.json` last."""
+    target.mkdir(exist_ok=True)
+    for path in sorted(source.iterdir(), key=lambda path: path.name == RUN_FILE):
+        path.replace(target / path.name)
+
+
+def save_run(run: Run, path: str | Path) -> Path:
+    """Write a run into a folder, whole or not at all.
+
+    Raises:
+        ArtifactError: the folder holds another run or something else, or cannot be written.
+    """
+    folder = claim_folder(path, run)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            _write(run, Path(temporary))
+            _move_files(Path(temporary), folder)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return folder
+
+
+def _write(run: Run, folder: Path) -> None:
+    write_whole(folder / STATISTICS_FILE, statistics_bytes(run.statistics))
+    run.described().save(folder)
+    if run.log is not None:
+        run.log.save(folder)
+    features = {
+        "schema": SCHEMA,
+        "selected": [feature.to_dict() for feature in run.features],
+        "top": {
+            hook: [feature.to_dict() for feature in features]
+            for hook, features in run.top_features.items()
+        },
+    }
+    write_whole(folder / FEATURES_FILE, to_json(features))
+    if run.evaluation is not None:
+        write_whole(folder / EVALUATION_FILE, to_json(run.evaluation))
+        write_whole(folder / PREDICTIONS_FILE, parquet_bytes(run.predictions))
+    write_whole(folder / RUN_FILE, to_json(_document(run)))
+
+
+def _document(run: Run) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        **dataclasses.asdict(run.provenance),
+        "settings": dataclasses.asdict(run.settings),
+        "search": run.search,
+        "counts": dataclasses.asdict(run.counts),
+        "inference": run.inference,
+    }
+
+
+def load_run(path: str | Path) -> Run:
+    """The run in a folder.
+
+    A folder that holds a steering alone is a run without statistics.
+
+    Raises:
+        ArtifactError: no run there, or it is corrupt, truncated, or of another schema.
+    """
+    folder = Path(path)
+    if not os.path.isdir(folder):  # noqa: PTH112
+        raise ArtifactError(f"no run at {str(path)[:300]!r}; expected a folder that `train` wrote")
+    for name in FILES:  # a pipe or a device would be read without end
+        if os.path.lexists(folder / name) and not (folder / name).is_file():
+            raise ArtifactError(f"{folder / name} is not a file; remove it, or train again")
+    if not (folder / RUN_FILE).exists() and (folder / FILE_NAME).exists():
+        return _bare_run(Steering.load(folder))
+    try:
+        document = _read_json(folder / RUN_FILE)
+        features = _read_json(folder / FEATURES_FILE)
+        evaluation = folder / EVALUATION_FILE
+        statistics, _ = read_statistics(folder / STATISTICS_FILE)
+        return Run(
+            provenance=TypeAdapter(Provenance).validate_python(document),
+            settings=TypeAdapter(FitSettings).validate_python(document["settings"]),
+            statistics=statistics,
+            features=_read_features(features["selected"]),
+            top_features={
+                HookPoint.parse(hook).name: _read_features(rows)
+                for hook, rows in features["top"].items()
+            },
+            steering=Steering.load(folder),
+            search=dict(document["search"]),
+            counts=TypeAdapter(Counts).validate_python(document["counts"]),
+            inference=dict(document.get("inference", {})),
+            log=_read_log(folder, statistics),
+            evaluation=_read_json(evaluation) if evaluation.exists() else None,
+            predictions=_read_predictions(folder / PREDICTIONS_FILE),
+        )
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        reason = " ".join(repr(error).split())[:300]
+        raise ArtifactError(
+            f"{folder} is not a run that this version reads ({reason}); train again"
+        ) from error
+    except ArtifactError:
+        raise
+    except CorrSteerError as error:
+        raise ArtifactError(
+            f"{folder} is not a run that this version reads: {str(error)[:300]}; train again"
+        ) from error
+
+
+def _bare_run(steering: Steering) -> Run:
+    provenance = Provenance(steering.model, steering.revision, None, {}, 0, "", "", 0, (), {})
+    return Run(provenance, FitSettings(), {}, steering.features, {}, steering)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{path.parent} has no {path.name}; expected a folder that `train` wrote"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is corrupt ({error}); train again") from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        found = document.get("schema") if isinstance(document, dict) else None
+        raise ArtifactError(f"{path} has schema {found!r}, expected {SCHEMA!r}; train again")
+    return document
+
+
+def _read_features(rows: Any) -> tuple[Feature, ...]:
+    features = FEATURES.validate_python(rows)
+    for feature in features:
+        HookPoint.parse(feature.hook_point)
+        if feature.latent < 0:
+            raise ArtifactError(f"{FEATURES_FILE} has latent {feature.latent}; train again")
+    return features
+
+
+def _read_log(folder: Path, statistics: Mapping[str, StreamingCorrelation]) -> ActivationLog | None:
+    """The log of activations, if there is one and it is of the samples of the statistics."""
+    log = open_log(folder)
+    widths = {hook: each.d_sae for hook, each in statistics.items()}
+    if log is not None and (
+        log.widths != widths or {len(log.ids)} != {each.n for each in statistics.values()}
+    ):
+        raise ArtifactError(
+            f"{folder / LOG_FILE} is not of the samples that the run's statistics are of; train "
+            f"again, or remove it and {OUTCOMES_FILE}"
+        )
+    return log
+
+
+def parquet_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """The rows as a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(list(rows)), sink)
+    return bytes(sink.getvalue())
+
+
+def _read_predictions(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(f"{path} is corrupt ({reason[:200]}); train again") from error
+    return rows

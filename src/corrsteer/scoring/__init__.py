@@ -1,0 +1,1 @@
+"""Judging replies: scorers by rule, function or model."""

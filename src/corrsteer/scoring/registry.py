@@ -1,0 +1,100 @@
+"""Scorers by name, pattern or function.
+
+Changes when scorers are named in another way.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+from corrsteer.errors import ScorerError, unknown
+from corrsteer.samples import Sample
+from corrsteer.scoring.rules import RULES, RuleScorer
+from corrsteer.scoring.score import Score, Scorer, checked_outcome, shown
+
+JUDGES = {
+    "refusal-model": "corrsteer.scoring.judges:REFUSAL_MODEL",
+    "semantic": "corrsteer.scoring.judges:SEMANTIC",
+}
+"""Scorers that run a model, by where they are imported from once they are asked for."""
+
+
+def load_scorer(spec: str) -> Scorer:
+    """The scorer that `--scorer` names.
+
+    Args:
+        spec: a name of `RULES` or `JUDGES`; `regex:PATTERN`; or `package.module:function`, one of
+            `(reply, sample)` that returns a float in [0, 1], or None where it cannot judge.
+            It is imported and run, so name only code you trust.
+
+    Raises:
+        UnknownNameError: no such rule.
+        ScorerError: the pattern is malformed, or the function cannot be imported.
+    """
+    if spec in RULES:
+        return RULES[spec]
+    if spec in JUDGES:
+        module_name, _, name = JUDGES[spec].partition(":")
+        judge: Scorer = getattr(importlib.import_module(module_name), name)
+        return judge
+    if spec.startswith("regex:"):
+        return _regex_scorer(spec)
+    if ":" in spec:
+        return _function_scorer(spec)
+    known = [*RULES, *JUDGES]
+    remedy = f"choose {', '.join(known)}, regex:PATTERN or package.module:function"
+    raise unknown("scorer", spec, known, remedy)
+
+
+def _regex_scorer(spec: str) -> RuleScorer:
+    """1 iff the pattern occurs; if it has a group and the sample a target, iff they are equal."""
+    try:
+        pattern = re.compile(spec.removeprefix("regex:"))
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ScorerError(f"--scorer {spec[:300]!r} is no regular expression: {error}") from error
+
+    def rule(reply: str, sample: Sample) -> Score:
+        match = pattern.search(reply)
+        if match is None:
+            return Score(0.0)
+        if not pattern.groups or not sample.target:
+            return Score(1.0, match[0])
+        answer = (match[1] or "").strip()
+        return Score(float(answer in {target.strip() for target in sample.target}), answer)
+
+    return RuleScorer(spec, rule, needs_target=False)
+
+
+def _function_scorer(spec: str) -> RuleScorer:
+    module_name, _, function_name = spec.partition(":")
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (Exception, SystemExit) as error:  # foreign code may raise anything
+        raise ScorerError(
+            f"--scorer {spec[:300]!r} cannot be imported ({shown(error)}); expected "
+            "package.module:function, importable from here"
+        ) from error
+    finally:
+        if added:
+            sys.path.remove(here)
+    if not callable(function):
+        raise ScorerError(f"--scorer {spec!r} is not a function; expected (reply, sample) -> float")
+
+    def rule(reply: str, sample: Sample) -> Score:
+        try:
+            value = function(reply, sample)
+        except (Exception, SystemExit) as error:  # foreign code may raise anything
+            raise ScorerError(
+                f"scorer {spec} raised {type(error).__name__} on sample {sample.id!r}: "
+                f"{shown(error)}; correct the function"
+            ) from error
+        return Score(checked_outcome(value, spec, sample))
+
+    return RuleScorer(spec, rule, needs_target=False)

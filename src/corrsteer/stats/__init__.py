@@ -1,0 +1,1 @@
+"""Statistics of many latents against one outcome; arrays in, numbers out."""
