@@ -5,7 +5,7 @@ Changes when a sample needs to carry more than that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ class Sample:
         target: accepted answers; for refusals `refuse` or `answer`.
         choices: the options' texts, or None where there are none.
         messages: a chat, to be rendered by the model's own template.
+        group: what it belongs together with, as a topic or a template; None for nothing known.
         metadata: the row's other fields, for function scorers.
     """
 
@@ -31,6 +32,7 @@ class Sample:
     target: tuple[str, ...] = ()
     choices: tuple[str, ...] | None = None
     messages: tuple[Message, ...] | None = None
+    group: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -38,3 +40,30 @@ class Sample:
         """The prompt as a person reads it; a chat turn by turn."""
         turns = (f"{message['role']}: {message['content']}" for message in self.messages or ())
         return self.prompt or "\n".join(turns)
+
+
+def group_ids(samples: Sequence[Sample]) -> list[int]:
+    """The group of each sample, numbered from 0 in the order of their first samples.
+
+    Samples belong together if they name the same group or have the same prompt, and so do those
+    that others link. Everything that cuts splits or draws samples keeps groups whole.
+    """
+    owner: dict[tuple[str, str], int] = {}
+    parent = list(range(len(samples)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for index, sample in enumerate(samples):
+        keys = [("prompt", sample.text)]
+        if sample.group is not None:
+            keys.append(("group", sample.group))
+        for key in keys:
+            first = owner.setdefault(key, index)
+            one, other = sorted((root(first), root(index)))
+            parent[other] = one
+    numbers: dict[int, int] = {}
+    return [numbers.setdefault(root(index), len(numbers)) for index in range(len(samples))]
