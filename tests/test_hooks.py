@@ -77,6 +77,19 @@ def test_steered_state_is_original_plus_vector_and_earlier_layers_are_untouched(
     assert torch.equal(after[at][:, :-1], before[at][:, :-1])
 
 
+def test_hidden_states_are_those_that_steering_leaves_whatever_was_asked_for_before(lm, batch):
+    at = HookPoint(1, "resid_post")
+
+    def hidden():
+        return forward(lm, *batch, output_hidden_states=True).hidden_states[at.layer + 1]
+
+    before = hidden()
+    for _ in range(2):
+        with adding(lm.model, {at: torch.ones(lm.d_model)}):
+            assert torch.equal(hidden()[:, -1], before[:, -1] + 1)
+    assert torch.equal(hidden(), before)
+
+
 @pytest.mark.parametrize("site", ["resid_pre", "mlp_out", "resid_post"])
 def test_every_site_can_be_steered(lm, batch, site):
     before = forward(lm, *batch).logits

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import corrsteer as cs
-from corrsteer.errors import ScorerError, SettingsError, WorkerError
+from corrsteer.errors import ModelError, ScorerError, SettingsError, WorkerError
 from corrsteer.execution.ray_workers import ClusterSettings, workers_of
 from corrsteer.execution.units import Execution
 from corrsteer.scoring.score import Score
@@ -68,6 +68,33 @@ def test_steering_at_all_positions_runs_on_workers_too(lm, task, workers):
     here = cs.evaluate(lm, task, run.steering, limit=6)
     there = cs.evaluate(lm, task, run.steering, limit=6, execution=Execution(executor=workers))
     assert there.predictions == here.predictions
+
+
+@dataclass(frozen=True)
+class Doubling:
+    """Twice the unit."""
+
+    def __call__(self, lm, unit):
+        return unit * 2
+
+
+def test_a_model_whose_hidden_states_were_asked_for_can_be_sent(lm, workers):
+    ids = torch.tensor([[1, 10, 11]])
+    fresh = replace(lm)  # that the workers have not been given yet
+    asked = fresh.model(ids, output_hidden_states=True).hidden_states
+    assert [*workers.map(fresh, Doubling(), [1, 2])] == [2, 4]
+    again = fresh.model(ids, output_hidden_states=True).hidden_states
+    assert all(torch.equal(one, other) for one, other in zip(asked, again, strict=True))
+
+
+def test_a_model_with_hooks_is_not_sent(lm, task, workers):
+    assert [*workers.map(lm, Doubling(), [1])] == [2]
+    run = cs.fit(lm, task, strategy="A", batch_size=4, permutations=0)
+    with (
+        cs.steer(lm, run.steering),
+        pytest.raises(ModelError, match=r"leave `with steer\(\.\.\.\)`"),
+    ):
+        next(workers.map(lm, Doubling(), [1]))
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corrsteer.errors import CorrSteerError, SettingsError, WorkerError
+from corrsteer.errors import CorrSteerError, ModelError, SettingsError, WorkerError
 from corrsteer.execution.units import AnyResult, AnyUnit, Job, PlacedJob
+from corrsteer.lm.hooks import drop_capturing_hooks, is_hooked
 from corrsteer.lm.models import LanguageModel
 from corrsteer.progress import SILENT, Progress
 
@@ -118,6 +119,7 @@ class Workers:
 
         Raises:
             WorkerError: a worker died on one unit again and again.
+            ModelError: there are hooks on the model.
             CorrSteerError: what the job raises.
         """
         if not units:
@@ -151,7 +153,17 @@ class Workers:
                 ) from error
 
     def _serve(self, lm: LanguageModel) -> None:
-        """Offer the workers this model, and start them if there are none."""
+        """Offer the workers this model, and start them if there are none.
+
+        Raises:
+            ModelError: hooks of this process change the model, which workers would not know of.
+        """
+        drop_capturing_hooks(lm.model)
+        if is_hooked(lm.model):
+            raise ModelError(
+                f"forward hooks are on {lm.id}, and workers would run it without them; leave "
+                "`with steer(...)`, or remove the hooks, before work is given to workers"
+            )
         if self._serves is lm:
             return
         import ray

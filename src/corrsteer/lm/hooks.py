@@ -46,11 +46,13 @@ def tapped(model: nn.Module, taps: Mapping[HookPoint, Tap]) -> Iterator[None]:
     """While inside, each tap sees (and may replace) the residual at its hook point.
 
     All hooks are removed on leaving, also by an exception, also by one while they are set up.
+    Hidden states that transformers is asked for inside are those that the taps leave behind.
 
     Raises:
         ModelError: the model has no such hook point.
     """
     blocks = find_blocks(model)
+    drop_capturing_hooks(model)  # or those put there before would run before the taps
     with ExitStack() as stack:
         for hook_point, tap in taps.items():
             if not 0 <= hook_point.layer < len(blocks):
@@ -66,6 +68,30 @@ def tapped(model: nn.Module, taps: Mapping[HookPoint, Tap]) -> Iterator[None]:
                 handle = module.register_forward_hook(_on_output(tap))
             stack.callback(handle.remove)
         yield
+
+
+def drop_capturing_hooks(model: nn.Module) -> None:
+    """Take off the hooks by which transformers answers `output_hidden_states` and the like.
+
+    Once such an output has been asked for they stay for good, idle; transformers puts them back
+    when it misses them. Until then nothing tells that they were ever there.
+    """
+    for owner in model.modules():
+        if not owner.__dict__.pop("_output_capturing_hooks_installed", False):
+            continue
+        for module in owner.modules():
+            hooks = module._forward_hooks
+            for key in [key for key, hook in hooks.items() if _is_capturing(hook)]:
+                del hooks[key]
+
+
+def _is_capturing(hook: Callable[..., Any]) -> bool:
+    return getattr(hook, "__module__", None) == "transformers.utils.output_capturing"
+
+
+def is_hooked(model: nn.Module) -> bool:
+    """Whether anything reads or changes what its modules compute."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def _mlp_out(block: nn.Module) -> nn.Module:
