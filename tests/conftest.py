@@ -90,6 +90,12 @@ def write_sae(folder, layer: int, seed: int, d_in: int = D_MODEL, **changes) -> 
     save_file(weights, folder / "sae_weights.safetensors")
 
 
+@pytest.fixture(autouse=True)
+def _draws():
+    """What a test draws without a seed of its own is the same after any other tests."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def hub(tmp_path_factory):
     """A folder with `model` and `saes`."""

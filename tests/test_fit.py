@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SCORER
-from test_generation import residuals
+from test_decoding import residuals
 
 import corrsteer as cs
 from corrsteer.errors import CorrSteerError, InsufficientDataError, UnknownNameError
