@@ -152,7 +152,8 @@ def test_work_of_others_is_refused(lm, task, tmp_path):
 
 def test_a_second_process_is_refused(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from corrsteer.checkpoint import unfinished\n"
+        "import sys; from pathlib import Path\n"
+        "from corrsteer.execution.checkpoint import unfinished\n"
         "with unfinished(Path(sys.argv[1]), True): print('in')"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "run")]
