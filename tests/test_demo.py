@@ -524,7 +524,7 @@ def test_a_space_that_cannot_work_is_refused(exhibit, on_mini, tmp_path):
     with pytest.raises(ArtifactError, match=r"which a Space cannot reach.*hub"):
         write_space(exhibit.run, tmp_path / "space")
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ArtifactError, match="holds files already"):
+    with pytest.raises(ArtifactError, match="holds other files"):
         write_space(on_mini, tmp_path)
     with pytest.raises(ArtifactError, match="was not evaluated"):
         write_space(dataclasses.replace(on_mini, evaluation=None), tmp_path / "space")
@@ -558,7 +558,7 @@ def test_the_command_line_exports_a_space(on_mini, tmp_path, capsys):
     for options, words in (
         (["--to=space", "--strength=2"], "leave out --strength"),
         (["--to=spaces"], "did you mean 'space'"),
-        (["--to=space", f"--out={out}"], "holds files already"),
+        (["--to=space", f"--out={out}"], "holds other files"),
     ):
         with pytest.raises(SystemExit) as left:
             main(["export", str(run), f"--out={tmp_path / 'new'}", *options])

@@ -283,8 +283,8 @@ def test_a_cell_is_done_once_and_what_a_kill_left_is_removed(tmp_path):
 
     cells.run_folder("main-x").mkdir(parents=True)
     (cells.run_folder("main-x") / "features.json").write_text("{")
-    (tmp_path / "study" / "cells").mkdir()
-    (tmp_path / "study" / "cells" / ".main-x.json.abc").write_text("{")
+    (tmp_path / "study" / "cells" / ".corrsteer-abc").mkdir(parents=True)
+    (tmp_path / "study" / "cells" / ".corrsteer-abc" / "whole").write_text("{")
     assert (
         cells.done("main-x", execution) == {"value": 0.1 + 0.2} == cells.done("main-x", execution)
     )

@@ -19,9 +19,10 @@ from typing import Any
 
 from corrsteer.cli.terminal import TerminalProgress, print_evaluation, print_names, print_run
 from corrsteer.errors import SettingsError
-from corrsteer.execution.checkpoint import SUFFIX, Checkpoint, unfinished
+from corrsteer.execution.checkpoint import Checkpoint, unfinished
 from corrsteer.execution.ray_workers import ClusterSettings, workers_of
 from corrsteer.execution.units import Execution, fingerprint
+from corrsteer.files import UNFINISHED
 from corrsteer.lm.models import KNOWN_MODELS, RAW, LanguageModel, load_model
 from corrsteer.method.arms import ArmRunner
 from corrsteer.method.evaluation import evaluate_on
@@ -132,11 +133,11 @@ def _run_folder(options: Options, task: Task) -> Path:
     """The folder asked for; else the newest that was not finished, to resume; else a new one."""
     if options["out"]:
         return Path(options["out"])
-    left = Path("runs").glob(f"*-{Path(task.name).stem}{SUFFIX}") if options["resume"] else ()
+    left = Path("runs").glob(f"*-{Path(task.name).stem}{UNFINISHED}") if options["resume"] else ()
     newest = max(left, default=None)
     if newest is None:
         return _new_folder(task)
-    return newest.with_name(newest.name.removesuffix(SUFFIX))
+    return newest.with_name(newest.name.removesuffix(UNFINISHED))
 
 
 def _finished(out: Path, task: Task, settings: FitSettings) -> dict[str, Any]:

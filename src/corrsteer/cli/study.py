@@ -30,7 +30,7 @@ from corrsteer.cli.transfer import DEFAULTS
 from corrsteer.errors import ArtifactError
 from corrsteer.execution.journal import Journal
 from corrsteer.execution.units import Execution
-from corrsteer.files import write_whole
+from corrsteer.files import check_place, write_whole
 from corrsteer.json_text import to_json
 from corrsteer.lm.models import saes_of
 from corrsteer.method.arms import ArmRunner
@@ -86,8 +86,7 @@ def _check_free(path: Path) -> None:
     Raises:
         ArtifactError: says why.
     """
-    if path.parent.is_file():
-        raise ArtifactError(f"{path.parent} is a file; choose a folder for --out")
+    check_place(path)
     if path.exists():
         raise ArtifactError(
             f"{path} is of a finished study; choose another --out, or remove it to start anew"

@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import corrsteer
 from corrsteer.demo.exhibits import Exhibit
 from corrsteer.errors import ArtifactError
-from corrsteer.files import whole_folder, write_whole
+from corrsteer.files import check_free, whole_folder, write_whole
 from corrsteer.lm.models import KNOWN_MODELS
 from corrsteer.mini import MODEL_DIR
 from corrsteer.runs.run import Run
@@ -51,12 +51,11 @@ def write_space(run: Run, folder: str | Path) -> Path:
 
     Raises:
         ArtifactError: the run cannot be shown, its model is a folder of this machine, or `folder`
-            holds files already or cannot be written to.
+            holds other files or cannot be written to.
     """
-    exhibit, target = Exhibit.of(run, RUN_FOLDER), Path(folder)
+    exhibit = Exhibit.of(run, RUN_FOLDER)
     _check_model(exhibit)
-    if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise ArtifactError(f"{target} holds files already; choose a new or empty folder")
+    target = check_free(folder)
     ids = {example.row.id for example in exhibit.examples}
     shown = [row for row in run.predictions if row["id"] in ids]
     evaluation = {**(run.evaluation or {}), "run": RUN_FOLDER}

@@ -17,10 +17,9 @@ from filelock import FileLock, Timeout
 
 from corrsteer.errors import ArtifactError, CorrSteerError, DeviceMemoryError, WorkerError
 from corrsteer.execution.journal import Journal
-from corrsteer.files import cannot_write
+from corrsteer.files import cannot_write, unfinished_place
 
 SCHEMA = "corrsteer.partial/1"
-SUFFIX = ".partial"
 RESULTS_FILE = "results.jsonl"
 LOCK_FILE = "lock"
 
@@ -120,7 +119,7 @@ def unfinished(result: Path, resume: bool) -> Iterator[Checkpoint]:
         ArtifactError: another process has it, earlier work is there, or the place cannot be
             written to.
     """
-    checkpoint = Checkpoint(result.with_name(result.name + SUFFIX))
+    checkpoint = Checkpoint(unfinished_place(result))
     folder = checkpoint.folder
     if checkpoint.holds_work and not resume:
         raise ArtifactError(

@@ -15,7 +15,7 @@ from corrsteer.export.harness import LmEval
 from corrsteer.export.llama_cpp import LlamaCpp
 from corrsteer.export.plain import PlainTorch
 from corrsteer.export.vllm import Vllm
-from corrsteer.files import whole_folder, write_whole
+from corrsteer.files import check_free, whole_folder, write_whole
 from corrsteer.runs.steering import Steering
 
 __all__ = ["CONSUMERS", "Consumer", "Exported", "export", "find_consumer", "render", "write"]
@@ -73,8 +73,9 @@ def export(
             f"--out is {str(path)!r}, and {to} reads {consumer.suffix} files; "
             f"name it {path.name}{consumer.suffix}"
         )
-    if path.exists() and (consumer.suffix or not path.is_dir() or any(path.iterdir())):
-        raise ArtifactError(f"{path} exists already; choose another --out, or remove it")
+    place = check_free(path)
+    if consumer.suffix and place.is_dir():
+        raise ArtifactError(f"{place} is a folder; choose a file for --out")
     exported = render(consumer, steering, drop_block_0)
     write(exported, path)
     return exported

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,7 @@ from scipy import sparse
 from torch import Tensor
 
 from corrsteer.errors import ArtifactError
+from corrsteer.files import own_folder
 
 LOG_FILE = "activations.parquet"
 OUTCOMES_FILE = "outcomes.parquet"
@@ -189,10 +191,11 @@ class Spool:
 
     def __init__(self) -> None:
         try:
-            self.path = Path(tempfile.mkdtemp(prefix="corrsteer-"))
+            held = ExitStack()
+            self.path = held.enter_context(own_folder())
         except OSError as error:
             raise _cannot_log(error) from error
-        self.remove = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+        self.remove = weakref.finalize(self, held.close)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +19,7 @@ from pydantic import TypeAdapter
 
 from corrsteer.errors import ArtifactError, CorrSteerError
 from corrsteer.features import FEATURES, Feature
-from corrsteer.files import cannot_write, write_whole
+from corrsteer.files import check_place, contents, was_interrupted, whole_folder, write_whole
 from corrsteer.hook_points import HookPoint
 from corrsteer.json_text import to_json
 from corrsteer.runs.activation_log import LOG_FILE, OUTCOMES_FILE, ActivationLog, open_log
@@ -56,27 +55,16 @@ def is_run(path: str | Path) -> bool:
 def claim_folder(path: str | Path, run: Run | None = None) -> Path:
     """The folder, checked to be a place where a run may be written.
 
-    That is a new or empty folder, one that holds nothing but a steering, or, for `run` itself, the
-    folder it was saved in before.
+    That is a new or empty folder, one that holds nothing but a steering, one whose saving was
+    interrupted, or, for `run` itself, the folder it was saved in before.
 
     Raises:
         ArtifactError: it is a file, holds another run or other files, or cannot be written to.
     """
-    folder = Path(path)
-    try:
-        folder.lstat()
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    except ValueError as error:
-        raise ArtifactError(f"--out {str(path)!r} is no name of a file ({error})") from error
+    folder = check_place(path)
     if folder.is_file():
         raise ArtifactError(f"{folder} is a file; choose a folder for --out")
-    existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ArtifactError(f"cannot write to {existing}; choose another --out")
-    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    names = contents(folder)
     if RUN_FILE in names:
         saved = load_run(folder)
         if run is None or (saved.provenance, saved.settings) != (run.provenance, run.settings):
@@ -84,37 +72,9 @@ def claim_folder(path: str | Path, run: Run | None = None) -> Path:
                 f"{folder} holds a run already ({saved.provenance.task}, strategy "
                 f"{saved.settings.strategy}); choose another --out, or remove it"
             )
-    elif names - {FILE_NAME}:
+    elif names - ({*FILES} if was_interrupted(folder) else {FILE_NAME}):
         raise ArtifactError(f"{folder} holds other files; choose a new or empty --out")
     return folder
-
-
-def write_folder(folder: Path, write: Callable[[Path], object]) -> None:
-    """Make a new folder, or fill an empty one, whole or not at all.
-
-    Args:
-        folder: where it is to be.
-        write: given another folder beside it, which then takes its place.
-
-    Raises:
-        ArtifactError: it cannot be written, or holds something by now.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            made = Path(temporary) / folder.name
-            made.mkdir()
-            write(made)
-            made.replace(folder)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-
-
-def _move_files(source: Path, target: Path) -> None:
-    """Move every file of a folder into another, `run.json` last."""
-    target.mkdir(exist_ok=True)
-    for path in sorted(source.iterdir(), key=lambda path: path.name == RUN_FILE):
-        path.replace(target / path.name)
 
 
 def save_run(run: Run, path: str | Path) -> Path:
@@ -124,13 +84,8 @@ def save_run(run: Run, path: str | Path) -> Path:
         ArtifactError: the folder holds another run or something else, or cannot be written.
     """
     folder = claim_folder(path, run)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            _write(run, Path(temporary))
-            _move_files(Path(temporary), folder)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
+    with whole_folder(folder, last=RUN_FILE) as whole:
+        _write(run, whole)
     return folder
 
 

@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
 
-from corrsteer.errors import ArtifactError, DataError, ModelError, NonFiniteError, SettingsError
+from corrsteer.errors import DataError, ModelError, NonFiniteError, SettingsError
 from corrsteer.execution.units import Execution
-from corrsteer.files import write_whole
+from corrsteer.files import check_free, own_folder, whole_folder, write_whole
 from corrsteer.json_text import to_json
 from corrsteer.lm.models import LanguageModel
 from corrsteer.method.arms import ArmRunner, limited, runners_of
@@ -35,9 +34,7 @@ from corrsteer.runs.evaluation import Evaluation
 from corrsteer.runs.folder import (
     EVALUATION_FILE,
     PREDICTIONS_FILE,
-    claim_folder,
     parquet_bytes,
-    write_folder,
 )
 from corrsteer.runs.run import SCHEMA
 from corrsteer.samples import Sample
@@ -208,9 +205,8 @@ def fine_tune(
         after = [runner.baseline for runner in again]
     evaluation = _evaluation(runners, before, after)
     document = _document(lm, task, settings, len(examples), evaluation, tuned, out, watch)
-    write_folder(
-        out, lambda folder: _write(folder, lm, task, settings, tuned, evaluation, document)
-    )
+    with whole_folder(out, last=SFT_FILE) as whole:
+        _write(whole, lm, task, settings, tuned, evaluation, document)
     return document
 
 
@@ -220,9 +216,7 @@ def claim_new_folder(out: Path) -> None:
     Raises:
         ArtifactError: it holds something, is a file, or cannot be written to.
     """
-    claim_folder(out)
-    if out.is_dir() and any(out.iterdir()):
-        raise ArtifactError(f"{out} holds other files; choose a new or empty --out")
+    check_free(out)
 
 
 def check_installed() -> None:
@@ -350,12 +344,12 @@ def tune(
         model.float().requires_grad_(True)
     try:
         with (
-            TemporaryDirectory() as scratch,
+            own_folder() as scratch,
             warnings.catch_warnings(),
             progress.stage("fine-tune", steps) as advance,
         ):
             warnings.simplefilter("ignore")  # third-party deprecations
-            trainer = _trainer(lm, examples, settings, rate, steps, dtype, scratch)
+            trainer = _trainer(lm, examples, settings, rate, steps, dtype, str(scratch))
             trainer.add_callback(_advancing(advance))
             trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
             trainer.train()

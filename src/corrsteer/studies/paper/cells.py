@@ -17,7 +17,7 @@ from typing import Any
 
 from corrsteer.errors import ArtifactError, InsufficientDataError
 from corrsteer.execution.checkpoint import Checkpoint, held
-from corrsteer.files import cannot_write, write_whole
+from corrsteer.files import cannot_write, check_free, write_whole
 from corrsteer.json_text import to_json
 
 HEADER_FILE, UNFINISHED = "settings.json", "unfinished"
@@ -56,10 +56,8 @@ class Cells:
         path = folder / HEADER_FILE
         if path.exists():
             _check_same(path, document)
-        elif folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-            raise ArtifactError(f"{folder} holds other files; choose a new or empty --out")
         else:
-            write_whole(path, to_json(document))
+            write_whole(check_free(folder) / HEADER_FILE, to_json(document))
 
     def run_folder(self, key: str) -> Path:
         """Where the run of a cell is."""
@@ -134,13 +132,10 @@ class Cells:
 
     def _clear(self, key: str) -> None:
         """Remove what a kill has left of a cell."""
-        run, path = self.run_folder(key), self._path(key)
+        run = self.run_folder(key)
         try:
             if run.is_dir():
                 shutil.rmtree(run)
-            for parent, name in ((run.parent, run.name), (path.parent, path.name)):
-                for left in parent.glob(f".{name}.*"):
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
         except OSError as error:
             raise cannot_write(run, error) from error
 

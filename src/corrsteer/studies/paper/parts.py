@@ -5,7 +5,6 @@ Changes when a part of the study measures something else.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from corrsteer.errors import DataError, InsufficientDataError
 from corrsteer.execution.units import Execution
+from corrsteer.files import own_folder
 from corrsteer.lm.models import RAW, LanguageModel, find_saes
 from corrsteer.lm.saes import SAEHandle
 from corrsteer.method import reselect as derive
@@ -211,8 +211,8 @@ def tuned(lab: StudyContext, task: Task, guards: Sequence[Task]) -> dict[str, An
         seed=lab.settings.seed,
         batch_size=lab.settings.batch_size,
     )
-    with tempfile.TemporaryDirectory() as scratch:  # the weights are not asked for
-        out = Path(scratch) / "tuned"
+    with own_folder() as scratch:  # the weights are not asked for
+        out = scratch / "tuned"
         try:
             document = fine_tune(
                 lab.lm, task, guards, settings, out, progress=lab.execution.progress
