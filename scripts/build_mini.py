@@ -37,8 +37,8 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFas
 from corrsteer.lm.decoding import Decoder, greedy, length_batches
 from corrsteer.mini import MODEL_DIR, corpus
 from corrsteer.samples import Sample
+from corrsteer.scoring.base import score
 from corrsteer.scoring.registry import load_scorer
-from corrsteer.scoring.score import score
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 PAD, BOS, EOS, UNK = SPECIALS = ("<pad>", "<bos>", "<eos>", "<unk>")

@@ -19,9 +19,9 @@ from datasets.exceptions import DatasetNotFoundError
 import corrsteer as cs
 from corrsteer.errors import DataError, SettingsError
 from corrsteer.method.arms import ArmRunner
+from corrsteer.scoring.base import score
+from corrsteer.scoring.options import read_option
 from corrsteer.scoring.registry import load_scorer
-from corrsteer.scoring.rules import read_option
-from corrsteer.scoring.score import score
 from corrsteer.tasks import known_tasks, splits
 from corrsteer.tasks.bbq import unknown_option
 from corrsteer.tasks.chats import as_chat

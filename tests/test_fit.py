@@ -14,8 +14,8 @@ from corrsteer.method.collect import collect
 from corrsteer.method.controls import random_controls
 from corrsteer.method.fit import rows_of
 from corrsteer.runs.steering import combine
+from corrsteer.scoring.base import score
 from corrsteer.scoring.registry import load_scorer
-from corrsteer.scoring.score import score
 from corrsteer.settings import FitSettings
 
 

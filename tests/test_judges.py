@@ -13,9 +13,9 @@ import torch
 from corrsteer.errors import ScorerError
 from corrsteer.samples import Sample
 from corrsteer.scoring import judges
+from corrsteer.scoring.base import Score, Scorer, score
 from corrsteer.scoring.judges import REFUSAL_MODEL, SEMANTIC, RefusalModel, Semantic
 from corrsteer.scoring.registry import load_scorer
-from corrsteer.scoring.score import Score, Scorer, score
 
 REPLIES = [
     " No.",

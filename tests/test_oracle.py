@@ -18,7 +18,7 @@ import pytest
 
 import corrsteer as cs
 from corrsteer.method.pooling import RunningPool
-from corrsteer.scoring.score import Score
+from corrsteer.scoring.base import Score
 
 CASES = Path(__file__).parents[2] / "shared" / "oracle" / "cases"
 HUB = Path(os.environ.get("CORRSTEER_ORACLE_HUB", ""))

@@ -13,7 +13,7 @@ import corrsteer as cs
 from corrsteer.errors import ModelError, ScorerError, SettingsError, WorkerError
 from corrsteer.execution.ray_workers import ClusterSettings, workers_of
 from corrsteer.execution.units import Execution
-from corrsteer.scoring.score import Score
+from corrsteer.scoring.base import Score
 
 ray = pytest.importorskip("ray")
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -39,7 +39,7 @@ from corrsteer.runs.run import Counts, Provenance, Run
 from corrsteer.runs.search import Trial
 from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
-from corrsteer.scoring.score import Score
+from corrsteer.scoring.base import Score
 from corrsteer.settings import FitSettings
 from corrsteer.stats.correlation import StreamingCorrelation
 from corrsteer.stats.metrics import Accuracy, Delta

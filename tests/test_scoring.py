@@ -4,9 +4,10 @@ import pytest
 
 from corrsteer.errors import ScorerError, UnknownNameError
 from corrsteer.samples import Sample
+from corrsteer.scoring.base import Score, score
+from corrsteer.scoring.numbers import read_number
+from corrsteer.scoring.options import read_option
 from corrsteer.scoring.registry import load_scorer
-from corrsteer.scoring.rules import read_number, read_option
-from corrsteer.scoring.score import Score, score
 
 CHOICES = ("red", "dark red", "green", "blue")
 

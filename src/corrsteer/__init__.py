@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from corrsteer.runs.steering import Steering as Steering
     from corrsteer.runs.steering import steer as steer
     from corrsteer.samples import Sample as Sample
+    from corrsteer.scoring.base import Score as Score
     from corrsteer.scoring.registry import load_scorer as load_scorer
-    from corrsteer.scoring.score import Score as Score
     from corrsteer.settings import FitSettings as FitSettings
     from corrsteer.stats.correlation import StreamingCorrelation as StreamingCorrelation
     from corrsteer.tasks import Task as Task
@@ -35,7 +35,7 @@ _HOME = {
     "LanguageModel": "lm.models",
     "Run": "runs.run",
     "Sample": "samples",
-    "Score": "scoring.score",
+    "Score": "scoring.base",
     "Steering": "runs.steering",
     "StreamingCorrelation": "stats.correlation",
     "Task": "tasks",

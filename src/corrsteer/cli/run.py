@@ -37,7 +37,7 @@ from corrsteer.runs.folder import REPORT_FILE, claim_folder, is_run, load_run
 from corrsteer.runs.run import Run
 from corrsteer.runs.statistics_file import STATISTICS_FILE
 from corrsteer.runs.steering import Steering
-from corrsteer.scoring.score import prepare
+from corrsteer.scoring.base import prepare
 from corrsteer.settings import FitSettings
 from corrsteer.tasks import Task, known_tasks, load_task, mini
 from corrsteer.timing import Stopwatch

@@ -18,7 +18,7 @@ from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.shared_prefix import Vectors, decode_arms
 from corrsteer.runs.steering import Steering, steer
 from corrsteer.samples import Sample
-from corrsteer.scoring.score import Scorer, score_batch
+from corrsteer.scoring.base import Scorer, score_batch
 
 Ids = Sequence[int]
 

@@ -21,7 +21,7 @@ from corrsteer.lm.shared_prefix import Vectors
 from corrsteer.runs.comparison import Comparison, Responses, compare
 from corrsteer.runs.steering import Steering, check_fit
 from corrsteer.samples import Sample
-from corrsteer.scoring.score import Score
+from corrsteer.scoring.base import Score
 from corrsteer.tasks import Task
 
 

@@ -33,7 +33,7 @@ from corrsteer.runs.activation_log import (
 )
 from corrsteer.runs.statistics_file import STATISTICS_FILE, read_statistics, statistics_bytes
 from corrsteer.samples import Sample
-from corrsteer.scoring.score import Scorer, score_batch
+from corrsteer.scoring.base import Scorer, score_batch
 from corrsteer.settings import FitSettings
 from corrsteer.stats.correlation import StreamingCorrelation
 from corrsteer.tasks import Task

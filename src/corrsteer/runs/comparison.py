@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from corrsteer.scoring.score import Score
+from corrsteer.scoring.base import Score
 from corrsteer.stats import metrics
 from corrsteer.stats.metrics import Accuracy, Delta, Outcomes, SideEffects
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from corrsteer.errors import ScorerError
 from corrsteer.samples import Sample
-from corrsteer.scoring.score import ANSWER, REFUSE, Score
+from corrsteer.scoring.base import ANSWER, REFUSE, Score
 
 BATCH_SIZE = 32
 MAX_TOKENS = 512

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from corrsteer.errors import ScorerError, unknown
 from corrsteer.samples import Sample
+from corrsteer.scoring.base import Score, Scorer, checked_outcome, shown
 from corrsteer.scoring.rules import RULES, RuleScorer
-from corrsteer.scoring.score import Score, Scorer, checked_outcome, shown
 
 JUDGES = {
     "refusal-model": "corrsteer.scoring.judges:REFUSAL_MODEL",

@@ -38,7 +38,7 @@ from corrsteer.runs.folder import (
 )
 from corrsteer.runs.run import SCHEMA
 from corrsteer.samples import Sample
-from corrsteer.scoring.score import ANSWER, REFUSE
+from corrsteer.scoring.base import ANSWER, REFUSE
 from corrsteer.stats.metrics import Delta
 from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch, peak_memory_mb

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from corrsteer.notebook import overview
 from corrsteer.samples import Sample
-from corrsteer.scoring.score import Scorer
+from corrsteer.scoring.base import Scorer
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 
 from corrsteer.samples import Sample
-from corrsteer.scoring.rules import RULES, read_number
+from corrsteer.scoring.numbers import read_number
+from corrsteer.scoring.rules import RULES
 from corrsteer.tasks import hub
 from corrsteer.tasks.base import Task
 from corrsteer.tasks.splits import cut_train

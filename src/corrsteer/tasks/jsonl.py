@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from corrsteer.errors import DataError, ScorerError
 from corrsteer.samples import Message, Sample
+from corrsteer.scoring.base import Scorer, score
 from corrsteer.scoring.rules import RULES
-from corrsteer.scoring.score import Scorer, score
 from corrsteer.tasks.base import Task, target_reply
 
 Split = Literal["fit", "select", "test"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from corrsteer.samples import Sample
+from corrsteer.scoring.base import ANSWER, REFUSE
 from corrsteer.scoring.judges import REFUSAL_MODEL
-from corrsteer.scoring.score import ANSWER, REFUSE
 from corrsteer.tasks import hub
 from corrsteer.tasks.base import Task
 from corrsteer.tasks.splits import cut_all
