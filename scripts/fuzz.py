@@ -58,7 +58,8 @@ FILES = {
 LINES = {
     "jsonl": b'{"id": 1, "prompt": "a", "target": ["b"], "choices": ["b", "c"], "split": "fit"}\n'
     b'{"messages": [{"role": "user", "content": "a"}], "target": "b", "split": "test"}\n',
-    "journal": b'{"task": "t"}\n{"part": "coverage", "intervals": []}\n',
+    "journal": b'{"task": "t"}\n{"record": {"part": "coverage"}, "sha256": '
+    b'"cf2d3488a0447fe2d0a7e0c1d50c943f51cde6af9168e7611ffda6a32de63b5b"}\n',
 }
 ODD: tuple[Any, ...] = (
     None, True, 0, -1, 0.5, 1e308, float("nan"), float("inf"), 2**63, 10**400, "", "a", "\0",

@@ -43,8 +43,10 @@ def task(task):
 @pytest.fixture(scope="module")
 def workers():
     threads = torch.get_num_threads()
-    with workers_of(ClusterSettings(workers=2)) as found:
-        yield found
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("RAY_ADDRESS", "127.0.0.1:6399")  # of another cluster, long gone
+        with workers_of(ClusterSettings(workers=2)) as found:
+            yield found
     assert torch.get_num_threads() == threads
 
 

@@ -19,6 +19,7 @@ from corrsteer.lm.sae_placement import choose_handles, load_coders
 from corrsteer.method.collect import collect
 from corrsteer.method.train import identity, train
 from corrsteer.runs.activation_log import Entries
+from corrsteer.runs.statistics_file import read_statistics, statistics_bytes
 from corrsteer.settings import FitSettings
 
 ROOT = Path(__file__).parents[1]
@@ -189,6 +190,28 @@ def test_a_broken_checkpoint_is_told_of(lm, task, tmp_path):
     path = tmp_path / "run.partial" / "statistics.safetensors"
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(ArtifactError, match=r"statistics\.safetensors is corrupt"):
+        run_to(tmp_path / "run", lm, task, [], 10**9)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"units": 1},
+        {"units": 10**9},
+        {"units": -1},
+        {"units": "all"},
+        {"unscored": 3},
+        {"parts": None},
+        {"parts": 99},
+    ],
+)
+def test_a_checkpoint_of_other_counts_is_refused(lm, task, tmp_path, change):
+    with pytest.raises(KeyboardInterrupt):
+        run_to(tmp_path / "run", lm, task, [], 6)
+    path = tmp_path / "run.partial" / "statistics.safetensors"
+    named, about = read_statistics(path)
+    path.write_bytes(statistics_bytes(named, about | change))
+    with pytest.raises(ArtifactError, match=r"corrupt|not of this work"):
         run_to(tmp_path / "run", lm, task, [], 10**9)
 
 

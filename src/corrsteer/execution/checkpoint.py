@@ -19,7 +19,7 @@ from corrsteer.errors import ArtifactError, CorrSteerError, DeviceMemoryError, W
 from corrsteer.execution.journal import Journal
 from corrsteer.files import cannot_write, unfinished_place
 
-SCHEMA = "corrsteer.partial/1"
+SCHEMA = "corrsteer.partial/2"
 RESULTS_FILE = "results.jsonl"
 LOCK_FILE = "lock"
 
@@ -60,12 +60,7 @@ class Checkpoint:
             ArtifactError: that was work on something else, or cannot be read.
         """
         self._journal = Journal(self.folder / RESULTS_FILE, {"schema": SCHEMA, **header})
-        try:
-            self.results = {each["key"]: each["result"] for each in self._journal.records}
-        except (KeyError, TypeError) as error:
-            raise ArtifactError(
-                f"{self._journal.path} is corrupt; remove {self.folder} to start anew"
-            ) from error
+        self.results = {each["key"]: each["result"] for each in self._journal.records}
 
     def remember(self, key: str, result: Any) -> None:
         """Keep the result of a unit.

@@ -1,10 +1,12 @@
 """What long work has done so far, one JSON object a line, so that it continues after a kill.
 
-Changes when what must survive a kill changes.
+Changes when what must survive a kill changes. Every record goes with its digest, so that one which
+was changed on the disk is not taken for a result.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -55,9 +57,10 @@ class Journal:
             ArtifactError: the disk is full, or the place cannot be written to.
         """
         self.begin()
+        line = {"record": record, "sha256": _digest(record)}
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write(json.dumps(line) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -69,22 +72,39 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
     def _read(self) -> None:
+        content = self._content()
+        whole = content[: content.rfind("\n") + 1]
         try:
-            content = self.path.read_text(encoding="utf-8")
-            whole = content[: content.rfind("\n") + 1]
-            header, *records = map(json.loads, whole.splitlines())
-        except (OSError, ValueError) as error:
-            raise ArtifactError(
-                f"{self.path} cannot be read ({error}); remove it to start anew"
-            ) from error
+            header, *lines = map(json.loads, whole.splitlines())
+        except (ValueError, RecursionError) as error:
+            raise self._unreadable(error) from error
         if header != self._header:
             raise ArtifactError(
                 f"{self.path} is of other work ({_difference(header, self._header)}); give the "
                 "same options again, choose another --out, or remove it"
             )
+        for number, line in enumerate(lines, start=2):
+            record = line.get("record") if isinstance(line, dict) else None
+            if not isinstance(record, dict) or line.get("sha256") != _digest(record):
+                raise self._unreadable(f"line {number} is not as it was written")
+            self.records.append(record)
         if whole != content:
             write_whole(self.path, whole)
-        self.records = records
+
+    def _content(self) -> str:
+        if not self.path.is_file():  # a pipe or a device would be read without end
+            raise self._unreadable("it is not a file")
+        try:
+            return self.path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, reason: object) -> ArtifactError:
+        return ArtifactError(f"{self.path} cannot be read ({reason}); remove it to start anew")
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 def _difference(one: Any, other: Any, name: str = "header") -> str:

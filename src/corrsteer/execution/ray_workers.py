@@ -32,6 +32,10 @@ RETRIES = 3
 """How often a unit whose worker died is tried again."""
 
 
+OWN_CLUSTER = "local"
+"""Ray's address of a cluster to start here; without it Ray would join that of `RAY_ADDRESS`."""
+
+
 @dataclass(frozen=True)
 class ClusterSettings:
     """Which workers to start.
@@ -71,7 +75,7 @@ def workers_of(settings: ClusterSettings, progress: Progress = SILENT) -> Iterat
         host, _, port = (settings.address or "").rpartition(":")
         if port.isdecimal():  # Ray itself would try for minutes
             socket.create_connection((host.removeprefix("ray://"), int(port)), 10).close()
-        ray.init(settings.address, **how)
+        ray.init(settings.address or OWN_CLUSTER, **how)
     except OSError as error:
         if settings.address is None:
             raise

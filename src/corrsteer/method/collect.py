@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 from torch import Tensor
 
-from corrsteer.errors import DataError, NonFiniteError
+from corrsteer.errors import ArtifactError, DataError, NonFiniteError
 from corrsteer.execution.checkpoint import Checkpoint
 from corrsteer.execution.units import IN_PROCESS, Execution, Halving
 from corrsteer.files import write_whole
@@ -88,7 +89,7 @@ def collect(
     units = execution.units_of([[pairs[index] for index in batch] for batch in batches])
     total = _Total.empty(coders, lm, settings.log)
     if execution.checkpoint is not None:
-        total.restore(execution.checkpoint)
+        total.restore(execution.checkpoint, [sum(map(len, unit)) for unit in units])
     job = Collecting(coders, task.scorer, task.allowed_replies, task.max_new_tokens, settings)
     with execution.progress.stage(f"{task.name} fit: collect", len(samples)) as advance:
         advance(sum(len(batch) for unit in units[: total.units] for batch in unit))
@@ -202,6 +203,18 @@ class _Pooled:
     unscored: int
 
 
+@dataclass(frozen=True)
+class _Saved:
+    """How much a checkpoint has seen: units, unscored samples in them, and parts of the log."""
+
+    units: NonNegativeInt
+    unscored: NonNegativeInt
+    parts: NonNegativeInt
+
+
+_SAVED = TypeAdapter(_Saved)
+
+
 @dataclass
 class _Total:
     """All that was collected so far, and what of it a checkpoint has not seen yet."""
@@ -239,18 +252,38 @@ class _Total:
         with checkpoint.saving() as folder:
             write_whole(folder / PART_FILE.format(self.saved_parts), entries_bytes(self.unsaved))
             self.saved_parts, self.unsaved = self.saved_parts + 1, []
-            about = {"units": self.units, "unscored": self.unscored, "parts": self.saved_parts}
+            about = asdict(_Saved(self.units, self.unscored, self.saved_parts))
             named = {hook.name: each for hook, each in self.statistics.items()}
             write_whole(folder / STATISTICS_FILE, statistics_bytes(named, about))
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: Checkpoint, samples: Sequence[int]) -> None:
+        """Go on with what a checkpoint holds.
+
+        Args:
+            checkpoint: of this work.
+            samples: of each unit.
+
+        Raises:
+            ArtifactError: what it holds cannot be read, or is not of these units.
+        """
         path = checkpoint.folder / STATISTICS_FILE
         if not path.exists():
             return
         named, about = read_statistics(path)
-        self.units, self.unscored, self.saved_parts = (
-            int(about[name]) for name in ("units", "unscored", "parts")
-        )
+        try:
+            saved = _SAVED.validate_python(about)
+        except ValidationError as error:
+            raise ArtifactError(
+                f"{path} is corrupt; remove {checkpoint.folder} to start anew"
+            ) from error
+        found = {name: (each.d_sae, each.n) for name, each in named.items()}
+        judged = sum(samples[: saved.units]) - saved.unscored
+        expected = {hook.name: (each.d_sae, judged) for hook, each in self.statistics.items()}
+        if saved.units > len(samples) or found != expected:
+            raise ArtifactError(
+                f"{path} is not of this work's samples; remove {checkpoint.folder} to start anew"
+            )
+        self.units, self.unscored, self.saved_parts = saved.units, saved.unscored, saved.parts
         self.statistics = {
             hook: StreamingCorrelation.from_state(named[hook.name].state(), each.mean_z.device)
             for hook, each in self.statistics.items()
