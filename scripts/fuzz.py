@@ -34,9 +34,9 @@ with atheris.instrument_imports(include=["corrsteer"]):
         EVALUATION_FILE,
         FEATURES_FILE,
         PREDICTIONS_FILE,
-        RUN_FILE,
         load_run,
     )
+    from corrsteer.runs.location import RUN_FILE
     from corrsteer.runs.statistics_file import STATISTICS_FILE
     from corrsteer.runs.steering import FILE_NAME
     from corrsteer.settings import FitSettings

@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--kinds", default=",".join(COMMANDS), help="of " + ", ".join(COMMANDS))
     options = parser.parse_args()
-    for module in ("corrsteer.cli.run", "corrsteer.cli.study"):
+    for module in ("corrsteer.cli.train", "corrsteer.cli.study"):
         import_module(module)  # once, for every fork
     bad = kept = 0
     with tempfile.TemporaryDirectory() as root:

@@ -148,12 +148,68 @@ def run(code: str) -> str:
     return done.stdout
 
 
-def test_help_needs_no_heavy_library():
-    code = (
-        "import sys; from corrsteer.cli import cli; cli(['--help'], standalone_mode=False);"
-        "print(sorted({'torch', 'transformers', 'numpy', 'sae_lens', 'scipy'} & set(sys.modules)))"
-    )
-    assert run(code).splitlines()[-1] == "[]"
+HEAVY = {"torch", "transformers", "sae_lens", "scipy", "datasets", "pyarrow", "numpy", "pandas"}
+
+QUICK = [
+    "--help",
+    "train --help",
+    "--version",
+    "tasks",
+    "models --json",
+    "train --task mini-mmul",
+    "train --task nowhere.jsonl",
+    "train --task bbq --filter-value both",
+    "train --task mini-mmlu --model gemma22",
+    "train --task mini-mmlu --scorer exakt",
+    "train --task mini-mmlu --strategy X",
+    "train --task mini-mmlu --layer every",
+    "train --task mini-mmlu --method korr",
+    "train --task mini-mmlu --guard mini-xtest",
+    "train --task mini-mmlu --collected nowhere",
+    "eval nowhere",
+    "eval baseline --task mini-mmul",
+    "report nowhere",
+    "select nowhere",
+    "select . --sign up",
+    "merge nowhere elsewhere --out merged",
+    "export nowhere --to torch --out made",
+    "verify nowhere --with torch",
+    "demo nowhere",
+    "sft --task mini-mmul",
+    "transfer nowhere",
+    "study null --task mini-mmul",
+    "study paper --model gemma22",
+    "study paper --model mini --tasks mini-mmul",
+    "study samples nowhere",
+    "trian",
+]
+"""Commands that only print names, or refuse one."""
+
+ASK_ALL = """
+import contextlib, io, sys
+from corrsteer.cli import main
+told = []
+for line in {lines!r}:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main(line.split())
+            code = 0
+        except SystemExit as leave:
+            code = leave.code
+    told.append((line, code, err.getvalue(), sorted({heavy!r} & set(sys.modules))))
+print(told)
+"""
+
+
+def test_neither_help_nor_a_refused_name_loads_a_heavy_library():
+    told = ast.literal_eval(run(ASK_ALL.format(lines=QUICK, heavy=HEAVY)).splitlines()[-1])
+    assert [line for line, *_ in told] == QUICK
+    for line, code, err, loaded in told:
+        assert loaded == [], line
+        asked_for_names = line in QUICK[:5]
+        assert code == (0 if asked_for_names else 2), (line, err)
+        assert len(err.splitlines()) == (0 if asked_for_names else 1), (line, err)
 
 
 def test_rooms_below_models_need_no_model_library():

@@ -487,10 +487,14 @@ def test_a_log_that_takes_long_is_not_asked(logged, monkeypatch):
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_the_command_line_given_makes_the_run_again(run, settings):
+def test_the_command_line_given_makes_the_run_again(run, settings, tmp_path, monkeypatch):
     from corrsteer.cli import cli
-    from corrsteer.cli.run import fit_settings
+    from corrsteer.cli.declare import made as made_of
+    from corrsteer.cli.options import TrainOptions
 
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my tasks").mkdir()
+    (tmp_path / "my tasks" / "a 'b'.jsonl").touch()
     provenance = dataclasses.replace(
         run.provenance, task="my tasks/a 'b'.jsonl", scorer="regex:^ $x", sae_source="raw",
         hook_shift=-1, guards=(),
@@ -498,12 +502,14 @@ def test_the_command_line_given_makes_the_run_again(run, settings):
     made = dataclasses.replace(run, provenance=provenance, settings=settings)
     words = shlex.split(reproduce(made))
     assert words[:2] == ["corrsteer", "train"]
-    options = cli.commands["train"].make_context("train", words[2:]).params
-    assert fit_settings(options) == settings
-    assert options["task"] == "my tasks/a 'b'.jsonl"
-    assert options["scorer"] == "regex:^ $x"
-    assert (options["raw"], options["hook_shift"], options["guard"]) == (True, -1, "none")
-    assert (options["sae"], options["max_new_tokens"]) == (None, 24)
+    whole = cli.make_context("corrsteer", [], resilient_parsing=True)
+    context = cli.commands["train"].make_context("train", words[2:], parent=whole)
+    options = made_of(TrainOptions, context.params)
+    assert options.settings == settings
+    assert options.task == "my tasks/a 'b'.jsonl"
+    assert options.setup.scorer == "regex:^ $x"
+    assert (options.model.raw, options.model.hook_shift, options.guard) == (True, -1, "none")
+    assert (options.model.sae, options.setup.max_new_tokens) == (None, 24)
 
 
 def test_settings_that_have_no_option_are_named(run):

@@ -14,7 +14,8 @@ from huggingface_hub import HfApi, ModelCard
 
 import corrsteer as cs
 from corrsteer.cli import main
-from corrsteer.cli.run import _model_of
+from corrsteer.cli.common import model_of
+from corrsteer.cli.options import ModelOptions
 from corrsteer.errors import ArtifactError, ModelError
 from corrsteer.export import export
 from corrsteer.features import Feature
@@ -229,10 +230,10 @@ def test_the_command_line_forces_and_says_so(run, tmp_path, capsys):
 def test_a_run_is_evaluated_at_its_own_commit_unless_told_otherwise(run, hub, monkeypatch):
     made = load_run(run)
     made.provenance = replace(made.provenance, revision="abc")
-    own = _model_of(made, {"model": None, "revision": None})
-    assert (own["model"], own["revision"]) == (str(hub / "model"), "abc")
-    assert _model_of(made, {"model": None, "revision": "def"})["revision"] == "def"
-    assert _model_of(made, {"model": "other", "revision": None})["revision"] is None
+    own = model_of(made, ModelOptions())
+    assert (own.model, own.revision) == (str(hub / "model"), "abc")
+    assert model_of(made, ModelOptions(revision="def")).revision == "def"
+    assert model_of(made, ModelOptions(model="an/other")).revision is None
     asked, load = [], models._load
 
     def seen(*arguments, **options):

@@ -8,29 +8,28 @@ from __future__ import annotations
 import os
 import sys
 import webbrowser
-from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
 
 import click
 
+from corrsteer.cli.options import DemoOptions
 from corrsteer.cli.terminal import TerminalProgress
 from corrsteer.demo import Shelf, load_for, open_exhibits
 from corrsteer.demo.address import check_access, listen, url
 from corrsteer.errors import SettingsError
 
 
-def run_demo(options: Mapping[str, Any]) -> None:
+def run_demo(options: DemoOptions) -> None:
     """`corrsteer demo`."""
     if find_spec("gradio") is None:
         raise SettingsError(
             "the demo needs gradio, which is not installed; pip install 'corrsteer[demo]'"
         )
-    password = _password(options["password"], options["password_env"])
-    check_access(options["host"], password)
+    password = _password(options.password, options.password_env)
+    check_access(options.host, password)
 
-    shelf = Shelf(open_exhibits(options["runs"]), lambda run: load_for(run, options["device"]))
-    with listen(options["host"], options["port"]) as listening:
+    shelf = Shelf(open_exhibits(options.runs), lambda run: load_for(run, options.device))
+    with listen(options.host, options.port) as listening:
         with TerminalProgress() as progress, progress.stage("load model", None):
             shelf.model(shelf.first)
         from corrsteer.demo.server import serve
@@ -41,7 +40,7 @@ def run_demo(options: Mapping[str, Any]) -> None:
             sys.stdout.write(f"{address}\n")
             sys.stdout.flush()
             click.echo("corrsteer: the demo runs until Ctrl-C", err=True)
-            if options["open"] and _has_screen():
+            if options.open and _has_screen():
                 webbrowser.open(address)
 
         serve(shelf, listening, password, ready)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from corrsteer.cli.options import ExportOptions, VerifyOptions
 from corrsteer.cli.terminal import print_verification
 from corrsteer.demo.space import write_space
 from corrsteer.errors import SettingsError
@@ -22,8 +22,6 @@ from corrsteer.runs.folder import load_run
 from corrsteer.runs.run import Run
 from corrsteer.samples import Sample
 
-Options = Mapping[str, Any]
-
 SPACE = "space"
 """What `--to` takes for a run as a Space: no program that steers, but a page that shows it."""
 
@@ -31,46 +29,46 @@ PROMPTS = 4
 """Of the run's test split, tried where none are given."""
 
 
-def run_export(options: Options) -> None:
+def run_export(options: ExportOptions) -> None:
     """`corrsteer export`."""
-    if options["to"] == SPACE:
+    if options.to == SPACE:
         strength, notes = _export_space(options)
     else:
         strength, notes = _export_steering(options)
     document = {
         "schema": "corrsteer.export/1",
-        "run": options["run"],
-        "to": options["to"],
-        "out": str(options["out"]),
+        "run": options.run,
+        "to": options.to,
+        "out": str(options.out),
         "strength": strength,
         "notes": notes,
     }
-    if options["as_json"]:
+    if options.as_json:
         sys.stdout.write(to_json(document))
     else:
-        lines = (f"{options['out']} (strength {strength:g})", *notes)
+        lines = (f"{options.out} (strength {strength:g})", *notes)
         sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
-def _export_steering(options: Options) -> tuple[float, tuple[str, ...]]:
+def _export_steering(options: ExportOptions) -> tuple[float, tuple[str, ...]]:
     """Write the steering for a consumer; gives its strength, and what is not as in the run."""
-    find_consumer(options["to"], others=(SPACE,))
-    steering = load_run(options["run"]).described()
-    if options["strength"] is not None:
-        steering = steering.at(options["strength"])
-    exported = export(steering, options["to"], options["out"], options["drop_block_0"])
+    find_consumer(options.to, others=(SPACE,))
+    steering = load_run(options.run).described()
+    if options.strength is not None:
+        steering = steering.at(options.strength)
+    exported = export(steering, options.to, options.out, options.drop_block_0)
     return steering.strength, exported.notes
 
 
-def _export_space(options: Options) -> tuple[float, tuple[str, ...]]:
+def _export_space(options: ExportOptions) -> tuple[float, tuple[str, ...]]:
     """Write the run as a Space; gives its strength, and what to do with it."""
-    if options["strength"] is not None or options["drop_block_0"]:
+    if options.strength is not None or options.drop_block_0:
         raise SettingsError(
             "--to space shows the whole run, and its page has layers and strength to change; "
             "leave out --strength and --drop-block-0"
         )
-    run = load_run(options["run"])
-    folder = write_space(run, options["out"])
+    run = load_run(options.run)
+    folder = write_space(run, options.out)
     place = shlex.quote(str(folder))
     notes = (
         f"see it here: cd {place} && python app.py",
@@ -79,38 +77,38 @@ def _export_space(options: Options) -> tuple[float, tuple[str, ...]]:
     return run.steering.strength, notes
 
 
-def run_verify(options: Options) -> None:
+def run_verify(options: VerifyOptions) -> None:
     """`corrsteer verify`."""
-    consumer = find_consumer(options["consumer"])
-    run = load_run(options["run"])
-    name = options["model"] or run.steering.model
+    consumer = find_consumer(options.consumer)
+    run = load_run(options.run)
+    name = options.model or run.steering.model
     if not name:
         raise SettingsError("which model? the steering does not say; give --model NAME")
-    own = run.steering.revision if options["model"] is None else None
-    lm = load_model(name, dtype="float32", device="cpu", revision=options["revision"] or own)
+    own = run.steering.revision if options.model is None else None
+    lm = load_model(name, dtype="float32", device="cpu", revision=options.revision or own)
     steering = run.described()
-    if options["strength"] is not None:
-        steering = steering.at(options["strength"])
+    if options.strength is not None:
+        steering = steering.at(options.strength)
     found = verify(
         lm,
         steering,
         consumer,
-        _prompts(lm, run, options["prompts"]),
-        max_new_tokens=options["max_new_tokens"],
-        python=options["python"] or sys.executable,
-        model_path=options["model_path"],
-        drop_block_0=options["drop_block_0"],
-        tolerance=options["tolerance"],
+        _prompts(lm, run, options.prompts),
+        max_new_tokens=options.max_new_tokens,
+        python=options.python or sys.executable,
+        model_path=options.model_path,
+        drop_block_0=options.drop_block_0,
+        tolerance=options.tolerance,
     )
     document = {
         "schema": "corrsteer.verify/1",
-        "run": options["run"],
+        "run": options.run,
         "model": {"id": lm.id, "revision": lm.revision},
         "strength": steering.strength,
         **dataclasses.asdict(found),
         "passed": found.passed,
     }
-    if options["as_json"]:
+    if options.as_json:
         sys.stdout.write(to_json(document))
     else:
         print_verification(document)

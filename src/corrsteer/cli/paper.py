@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
-from corrsteer.cli.run import _emit, _load_guards, _load_model, _load_task, _quietly
+from corrsteer.cli.common import emit, guards_of, model_asked, quietly, task_of
+from corrsteer.cli.declare import flat, settings_in
+from corrsteer.cli.options import PaperOptions, TaskSetup, names_in
 from corrsteer.cli.terminal import TerminalProgress, print_table
 from corrsteer.errors import SettingsError
 from corrsteer.execution.units import Execution
@@ -25,62 +27,42 @@ from corrsteer.studies.paper.paper import Materials, run_study
 from corrsteer.studies.paper.settings import StudySettings
 from corrsteer.tasks import Task, known_tasks, mini
 
-Options = Mapping[str, Any]
-
-ASKED = ("samples", "val_limit", "test_limit", "permutations", "controls", "batch_size", "lora")
 MODEL = ("model", "revision", "sae", "hook_shift", "dtype")
 """Options that say which model a study is of."""
 
-TASK_DEFAULTS = {
-    "raw": False,
-    "max_new_tokens": None,
-    "filter_value": None,
-    "few": None,
-    "chat": None,
-    "select_token": None,
-}
-"""Options of `train` that tasks of a study leave as they are."""
 
-
-def run_paper(options: Options) -> None:
+def run_paper(options: PaperOptions) -> None:
     """`corrsteer study paper`."""
-    given = {name: options[name] for name in ASKED}
-    if options["seeds"] is not None:
-        given["seeds"] = options["seeds"]
-    settings = StudySettings(skip=_names(options["skip"]), **given)
-    names = _names(options["tasks"]) or _tasks_of(options["model"])
-    scorers = _scorers(options["scorer"], names)
-    out = options["out"] or Path("studies") / f"paper-{Path(options['model']).name}"
+    given = settings_in(options, StudySettings)
+    settings = StudySettings(**{**given, "skip": names_in(options.skip)})
+    names = names_in(options.tasks) or _tasks_of(options.model)
+    scorers = _scorers(options.scorer, names)
+    out = options.out or Path("studies") / f"paper-{Path(options.model).name}"
     header = {
-        **{name: options[name] for name in MODEL},
+        **{name: value for name, value in flat(options).items() if name in MODEL},
         "tasks": names,
         "scorers": scorers,
-        "data": options["data"],
+        "data": options.data,
         **settings.header(),
     }
     cells = Cells(out, header)
 
     def task(name: str, seed: int) -> tuple[Task, Sequence[Task]]:
-        asked = {**TASK_DEFAULTS, **options, "seed": seed, "scorer": scorers.get(name)}
-        found = _load_task(name, asked)
-        return found, _load_guards(None, found, asked)
+        setup = TaskSetup(scorer=scorers.get(name), data=options.data, seed=seed)
+        found = task_of(name, setup)
+        return found, guards_of(None, found, setup)
 
-    with _quietly(), TerminalProgress() as progress:
+    with quietly(), TerminalProgress() as progress:
 
         def model() -> Any:
             with progress.stage("load model", None):
-                return _load_model({**TASK_DEFAULTS, **options, "task": names[0]})
+                return model_asked(options.model_options, names[0])
 
         study = run_study(
-            cells, options["model"], names, settings, Materials(model, task), Execution(progress)
+            cells, options.model, names, settings, Materials(model, task), Execution(progress)
         )
     document = {"study": str(out), **write(study, out)}
-    _emit(document, options["as_json"], _print_study)
-
-
-def _names(given: str | None) -> tuple[str, ...]:
-    """Names with commas between them."""
-    return tuple(name for name in (given or "").split(",") if name)
+    emit(document, options.as_json, _print_study)
 
 
 def _tasks_of(model: str) -> tuple[str, ...]:
@@ -107,7 +89,7 @@ def _scorers(given: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _print_study(document: Options) -> None:
+def _print_study(document: Mapping[str, Any]) -> None:
     console = Console()
     console.print(Text.assemble((document["model"], "bold"), ": accuracy on the test split"))
     rows = document["tables"].get("accuracy", {"rows": []})["rows"]

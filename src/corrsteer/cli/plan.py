@@ -8,22 +8,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from corrsteer.cli.declare import flat
+from corrsteer.cli.options import PlanOptions
 from corrsteer.stats.sample_size import SAMPLES, Plan, plan
 
 SCHEMA = "corrsteer.plan/1"
 
 
-def run_plan(options: Mapping[str, Any]) -> None:
+def run_plan(options: PlanOptions) -> None:
     """`corrsteer plan`."""
-    given = {name: value for name, value in options.items() if name not in ("samples", "as_json")}
-    answer = plan(**given, samples=options["samples"] or SAMPLES)
-    if options["as_json"]:
+    given = {name: value for name, value in flat(options).items() if name != "as_json"}
+    answer = plan(**{**given, "samples": options.samples or SAMPLES})
+    if options.as_json:
         document = {"schema": SCHEMA, **dataclasses.asdict(answer)}
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:

@@ -5,18 +5,11 @@ Changes when an option of it means something else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Literal
 
-from corrsteer.cli.run import (
-    _emit,
-    _load_guards,
-    _load_model,
-    _load_task,
-    _new_folder,
-    _quietly,
-    _seeded,
-)
+from corrsteer.cli.common import emit, guards_of, model_asked, new_folder, quietly, task_of
+from corrsteer.cli.declare import settings_in
+from corrsteer.cli.options import SftOptions
 from corrsteer.cli.terminal import TerminalProgress, print_tuning
 from corrsteer.studies.fine_tuning import (
     TuningSettings,
@@ -26,37 +19,19 @@ from corrsteer.studies.fine_tuning import (
 )
 from corrsteer.timing import Stopwatch
 
-Options = Mapping[str, Any]
 
-SAME = (
-    "samples",
-    "epochs",
-    "steps",
-    "learning_rate",
-    "train_batch_size",
-    "lora_rank",
-    "refusal_text",
-    "answer_text",
-    "test_limit",
-    "seed",
-    "batch_size",
-)
-"""Options that are settings of the same name."""
-
-
-def run_sft(options: Options) -> None:
+def run_sft(options: SftOptions) -> None:
     """`corrsteer sft`."""
     check_installed()
-    options = _seeded(options, TuningSettings.seed)
-    given = {name: options[name] for name in SAME if options[name] is not None}
-    settings = TuningSettings(method="lora" if options["lora"] else "full", **given)
-    task = _load_task(options["task"], options)
-    guards = _load_guards(options["guard"], task, options)
-    out = options["out"] or _new_folder(task)
+    method: Literal["lora", "full"] = "lora" if options.lora else "full"
+    settings = TuningSettings(method=method, **settings_in(options, TuningSettings))
+    task = task_of(options.task, options.setup)
+    guards = guards_of(options.guard, task, options.setup)
+    out = options.out or new_folder(task)
     claim_new_folder(out)
     watch = Stopwatch()
-    with _quietly(), TerminalProgress() as progress:
+    with quietly(), TerminalProgress() as progress:
         with watch.timing("load"), progress.stage("load model", None):
-            lm = _load_model(options)
+            lm = model_asked(options.model, options.task)
         document = fine_tune(lm, task, guards, settings, out, progress=progress, watch=watch)
-    _emit(document, options["as_json"], print_tuning)
+    emit(document, options.as_json, print_tuning)

@@ -15,18 +15,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corrsteer.cli.run import (
-    _default_model,
-    _defaults_of,
-    _emit,
-    _load_model,
-    _load_task,
-    _model_of,
-    _quietly,
-    _seeded,
+from corrsteer.cli.common import (
+    default_model,
+    emit,
+    model_asked,
+    model_of,
+    quietly,
+    setup_of,
+    task_of,
 )
-from corrsteer.cli.terminal import TerminalProgress, _accuracy, print_table
-from corrsteer.cli.transfer import DEFAULTS
+from corrsteer.cli.options import ModelOptions, NullOptions, SamplesOptions, TaskSetup
+from corrsteer.cli.terminal import TerminalProgress, accuracy_text, print_table
 from corrsteer.errors import ArtifactError
 from corrsteer.execution.journal import Journal
 from corrsteer.execution.units import Execution
@@ -36,40 +35,31 @@ from corrsteer.lm.models import saes_of
 from corrsteer.method.arms import ArmRunner
 from corrsteer.runs.folder import load_run
 from corrsteer.runs.run import Run
-from corrsteer.settings import FitSettings
 from corrsteer.studies.null import null_document, null_study
 from corrsteer.studies.paper.arms import tried
 from corrsteer.studies.paper.parts import snapshot_arms
 from corrsteer.studies.sample_efficiency import Snapshot, sample_efficiency
 
-Options = Mapping[str, Any]
-
 SAMPLES_SCHEMA = "corrsteer.samples/1"
 NULL_FILE = "null.json"
-SETTINGS = ("samples", "val_limit", "permutations", "seed", "batch_size")
-OF_THE_RUN = {**DEFAULTS, "model": None, "revision": None, "dtype": None}
-"""Options of `eval` that only the run itself can set in `study samples`."""
-
-TASK_DEFAULTS = {"filter_value": None, "few": None, "chat": None, "select_token": None}
 
 
-def run_null(options: Options) -> None:
+def run_null(options: NullOptions) -> None:
     """`corrsteer study null`."""
-    options = {**TASK_DEFAULTS, **_seeded(options, FitSettings.seed)}
-    settings = FitSettings.of(**{name: options[name] for name in SETTINGS})
-    model = options["model"] or _default_model(options["task"])
-    names = (Path(name).stem for name in (model, options["task"]))
-    path = (options["out"] or Path("studies") / "-".join(("null", *names))) / NULL_FILE
+    settings = options.settings
+    model = options.model.model or default_model(options.task)
+    names = (Path(name).stem for name in (model, options.task))
+    path = (options.out or Path("studies") / "-".join(("null", *names))) / NULL_FILE
     _check_free(path)
-    task = _load_task(options["task"], options)
-    with _quietly(), TerminalProgress() as progress:
+    task = task_of(options.task, options.setup)
+    with quietly(), TerminalProgress() as progress:
         with progress.stage("load model", None):
-            lm = _load_model(options)
+            lm = model_asked(options.model, options.task)
         study, journal = null_study(
             lm,
             task,
             settings,
-            options["runs"],
+            options.runs,
             lambda header: Journal(path.with_name(f"{NULL_FILE}.partial"), header),
             progress,
         )
@@ -77,7 +67,7 @@ def run_null(options: Options) -> None:
     content = to_json(document)
     write_whole(path, content)
     journal.remove()
-    _emit(json.loads(content), options["as_json"], lambda found: _print_null(found, path))
+    emit(json.loads(content), options.as_json, lambda found: _print_null(found, path))
 
 
 def _check_free(path: Path) -> None:
@@ -93,7 +83,7 @@ def _check_free(path: Path) -> None:
         )
 
 
-def _print_null(document: Options, path: Path) -> None:
+def _print_null(document: Mapping[str, Any], path: Path) -> None:
     console = Console()
     names = (document["model"]["id"], " on ", document["task"]["name"])
     counts = f"{document['n_fit']} fit and {document['n_select']} select samples"
@@ -122,15 +112,15 @@ def _print_null(document: Options, path: Path) -> None:
     console.print(Text(f"Written to {path}"), soft_wrap=True)
 
 
-def run_samples(options: Options) -> None:
+def run_samples(options: SamplesOptions) -> None:
     """`corrsteer study samples`."""
-    run = load_run(options["run"])
-    with _quietly(), TerminalProgress() as progress:
+    run = load_run(options.run)
+    with quietly(), TerminalProgress() as progress:
         snapshots = sample_efficiency(run)
-        arms = _accuracies(run, snapshots, options, progress) if options["accuracy"] else []
+        arms = _accuracies(run, snapshots, options, progress) if options.accuracy else []
     document = {
         "schema": SAMPLES_SCHEMA,
-        "run": options["run"],
+        "run": options.run,
         "model": {"id": run.provenance.model, "revision": run.provenance.revision},
         "task": run.provenance.task,
         "settings": dataclasses.asdict(run.settings),
@@ -142,20 +132,21 @@ def run_samples(options: Options) -> None:
             for snapshot in snapshots
         ],
     }
-    _emit(document, options["as_json"], _print_samples)
+    emit(document, options.as_json, _print_samples)
 
 
 def _accuracies(
-    run: Run, snapshots: Sequence[Snapshot], options: Options, progress: TerminalProgress
+    run: Run, snapshots: Sequence[Snapshot], options: SamplesOptions, progress: TerminalProgress
 ) -> list[dict[str, Any]]:
     """What S and A of every snapshot do on the run's own test split, by its own model."""
     made, name = run.provenance, run.provenance.task
-    asked = {**OF_THE_RUN, **options, "seed": run.settings.seed, "task": name}
-    task = _load_task(name, _defaults_of(run, asked, name))
+    setup = TaskSetup(data=options.data, seed=run.settings.seed)
+    task = task_of(name, setup_of(run, setup, name))
+    asked = model_of(run, ModelOptions(device=options.device))
     with progress.stage("load model", None):
-        lm = _load_model(_model_of(run, asked))
+        lm = model_asked(asked, name, prepend_bos=made.prepend_bos)
     handles = saes_of(made.model, made.sae_source, made.hook_shift)
-    limit, size = options["test_limit"], options["batch_size"]
+    limit, size = options.test_limit, options.batch_size
     seed = run.settings.seed
     runner = ArmRunner(
         lm, task, "test", limit=limit, seed=seed, batch_size=size, execution=Execution(progress)
@@ -163,7 +154,7 @@ def _accuracies(
     return tried(runner, snapshot_arms(snapshots, run, lm, handles))
 
 
-def _print_samples(document: Options) -> None:
+def _print_samples(document: Mapping[str, Any]) -> None:
     console = Console()
     names = (document["model"]["id"], " on ", document["task"])
     console.print(Text.assemble(*((name, "bold") for name in names)))
@@ -176,7 +167,7 @@ def _print_samples(document: Options) -> None:
             *("-" if row[of] is None else f"{row[of]:.3f}" for of in ("largest", "threshold")),
             f"{100 * row['agreement']:.0f} %",
             "yes" if row["same_best"] else "no",
-            *(_accuracy(row[name]["steered"]) for name in arms),
+            *(accuracy_text(row[name]["steered"]) for name in arms),
         )
     print_table(console, table)
 

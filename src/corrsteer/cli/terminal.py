@@ -107,10 +107,10 @@ def print_evaluation(document: Mapping[str, Any]) -> None:
     """The result of `eval`: the baseline, and the steered arm at each strength."""
     console = Console()
     console.print(_heading(document, f"{document['task']['n_test']} test samples"))
-    table = _arm_table()
-    table.add_row("baseline", _accuracy(document["baseline"]), "", "", "")
+    table = arm_table()
+    table.add_row("baseline", accuracy_text(document["baseline"]), "", "", "")
     for arm in document.get("strengths", ()):
-        _add_arm(table, f"steered x {arm['strength']:g}", arm)
+        add_arm(table, f"steered x {arm['strength']:g}", arm)
     print_table(console, table)
     if document["forced"]:
         console.print(Text(f"Forced: {document['forced']}."))
@@ -121,9 +121,9 @@ def print_tuning(document: Mapping[str, Any]) -> None:
     console = Console()
     task, training = document["task"], document["training"]
     console.print(_heading(document, f"{task['n_fit']} fit, {task['n_test']} test samples"))
-    table = _arm_table()
-    table.add_row("baseline", _accuracy(document["baseline"]), "", "", "")
-    _add_arm(table, f"fine-tuned ({training['method']})", {**document, "features": True})
+    table = arm_table()
+    table.add_row("baseline", accuracy_text(document["baseline"]), "", "", "")
+    add_arm(table, f"fine-tuned ({training['method']})", {**document, "features": True})
     print_table(console, table)
     _print_guards(console, document["guards"])
     first, last = training["losses"][0], training["losses"][-1]
@@ -204,20 +204,21 @@ def _heading(document: Mapping[str, Any], counts: str) -> Text:
 
 
 def _arms(document: Mapping[str, Any]) -> Table:
-    table = _arm_table()
-    table.add_row("baseline", _accuracy(document["baseline"]), "", "", "")
+    table = arm_table()
+    table.add_row("baseline", accuracy_text(document["baseline"]), "", "", "")
     for name, arm in document["strategies"].items():
-        _add_arm(table, f"{name} x {arm['strength']:g}", arm)
+        add_arm(table, f"{name} x {arm['strength']:g}", arm)
     recommended = document["recommended"]
     if recommended is None:
         table.add_row("recommended", "none", "", "", "")
     else:
         name = f"recommended {recommended['strategy']} x {recommended['strength']:g}"
-        _add_arm(table, name, document)
+        add_arm(table, name, document)
     return table
 
 
-def _arm_table() -> Table:
+def arm_table() -> Table:
+    """A table of arms, without rows."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("arm", no_wrap=True)
     for column in ("accuracy % [95 %]", "change [95 %]", "p", "SER"):
@@ -225,7 +226,8 @@ def _arm_table() -> Table:
     return table
 
 
-def _add_arm(table: Table, name: str, arm: Mapping[str, Any]) -> None:
+def add_arm(table: Table, name: str, arm: Mapping[str, Any]) -> None:
+    """Give such a table the row of an arm."""
     if not arm.get("features", True):
         table.add_row(name, "no features", "", "", "")
         return
@@ -234,14 +236,15 @@ def _add_arm(table: Table, name: str, arm: Mapping[str, Any]) -> None:
     change = f"{100 * delta['value']:+.1f} [{low:+.1f}, {high:+.1f}]"
     table.add_row(
         name,
-        _accuracy(arm["steered"]),
+        accuracy_text(arm["steered"]),
         change,
         f"{delta['p_value']:.2g}",
         "-" if ser is None else f"{ser:.2f}",
     )
 
 
-def _accuracy(accuracy: Mapping[str, Any]) -> str:
+def accuracy_text(accuracy: Mapping[str, Any]) -> str:
+    """An accuracy with its interval, in percent."""
     low, high = (100 * bound for bound in accuracy["ci"])
     return f"{100 * accuracy['accuracy']:.1f} [{low:.1f}, {high:.1f}]"
 

@@ -14,18 +14,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from corrsteer.cli.run import (
-    _defaults_of,
-    _emit,
-    _execution,
-    _load_model,
-    _load_task,
-    _model_of,
-    _quietly,
-    _reads,
-    _unfinished_reading,
+from corrsteer.cli.common import (
+    emit,
+    execution_by,
+    model_asked,
+    model_of,
+    quietly,
+    reads,
+    setup_of,
+    task_of,
+    unfinished_reading,
 )
-from corrsteer.cli.terminal import TerminalProgress, _accuracy, _add_arm, _arm_table
+from corrsteer.cli.options import ModelOptions, TaskSetup, TransferOptions, names_in
+from corrsteer.cli.terminal import TerminalProgress, accuracy_text, add_arm, arm_table
 from corrsteer.errors import SettingsError
 from corrsteer.lm.models import LanguageModel
 from corrsteer.runs.document import comparison_document
@@ -34,51 +35,49 @@ from corrsteer.runs.run import Run
 from corrsteer.studies.transfer import Transfer, check_same_model, transfer
 from corrsteer.tasks import Task
 
-Options = Mapping[str, Any]
-
 SCHEMA = "corrsteer.transfer/1"
-DEFAULTS = {
-    "raw": False,
-    "sae": None,
-    "hook_shift": 0,
-    "scorer": None,
-    "max_new_tokens": None,
-    "filter_value": None,
-    "few": None,
-    "chat": None,
-    "select_token": None,
-}
-"""Options of `eval` that only the runs themselves can set here."""
 
 
-def run_transfer(options: Options) -> None:
+def run_transfer(options: TransferOptions) -> None:
     """`corrsteer transfer`."""
-    runs = {name: load_run(name) for name in options["runs"]}
+    runs = {name: load_run(name) for name in options.runs}
     check_same_model(runs)
-    names = _task_names(runs, options["tasks"])
-    options = {**DEFAULTS, **options, "seed": _seed(runs, options["seed"]), "task": names[0]}
-    tasks = [_task(name, runs, options) for name in names]
+    names = _task_names(runs, options.tasks)
+    seed = _seed(runs, options.seed)
+    setup = TaskSetup(data=options.data, seed=seed)
+    tasks = [_task(name, runs, setup) for name in names]
+    asked = ModelOptions(
+        model=options.model,
+        revision=options.revision,
+        dtype=options.dtype,
+        device=options.device,
+    )
     first = next(iter(runs.values()))
     with (
-        _quietly(),
-        _unfinished_reading(options, options["runs"][0]) as checkpoint,
+        quietly(),
+        unfinished_reading(options, options.runs[0], options.resume) as checkpoint,
         TerminalProgress() as progress,
-        _execution(options, progress, checkpoint) as execution,
+        execution_by(options.engine, progress, checkpoint) as execution,
     ):
         with progress.stage("load model", None):
-            lm = _load_model(_model_of(first, options))
-        checkpoint.open(_reads(lm))
+            lm = model_asked(
+                model_of(first, asked),
+                names[0],
+                engine=options.engine.engine,
+                prepend_bos=first.provenance.prepend_bos,
+            )
+        checkpoint.open(reads(lm))
         found = transfer(
             lm,
             runs,
             tasks,
-            limit=options["test_limit"],
-            seed=options["seed"],
-            batch_size=options["batch_size"],
+            limit=options.test_limit,
+            seed=seed,
+            batch_size=options.batch_size,
             execution=execution,
         )
-    document = _document(found, lm, runs, tasks, options["seed"])
-    _emit(document, options["as_json"], _print_transfer)
+    document = _document(found, lm, runs, tasks, seed)
+    emit(document, options.as_json, _print_transfer)
 
 
 def _task_names(runs: Mapping[str, Run], given: str | None) -> list[str]:
@@ -88,7 +87,7 @@ def _task_names(runs: Mapping[str, Run], given: str | None) -> list[str]:
         SettingsError: there are none.
     """
     own = (run.provenance.task for run in runs.values())
-    names = [name for name in dict.fromkeys(given.split(",") if given else own) if name]
+    names = [name for name in dict.fromkeys(names_in(given) or own) if name]
     if not names:
         raise SettingsError("which tasks? give --tasks T,T; see `corrsteer tasks`")
     return names
@@ -110,7 +109,7 @@ def _seed(runs: Mapping[str, Run], given: int | None) -> int:
     return next(iter(seeds)) if given is None else given
 
 
-def _task(name: str, runs: Mapping[str, Run], options: Options) -> Task:
+def _task(name: str, runs: Mapping[str, Run], setup: TaskSetup) -> Task:
     """The task, asked for as the runs that are of it asked for it.
 
     Raises:
@@ -126,7 +125,7 @@ def _task(name: str, runs: Mapping[str, Run], options: Options) -> Task:
             f"{' and '.join(own)} ask for {name} in different ways (prompts, scorer or length of "
             "replies); transfer them apart"
         )
-    return _load_task(name, _defaults_of(next(iter(own.values()), None), options, name))
+    return task_of(name, setup_of(next(iter(own.values()), None), setup, name))
 
 
 def _document(
@@ -162,7 +161,7 @@ def _document(
     }
 
 
-def _print_transfer(document: Options) -> None:
+def _print_transfer(document: Mapping[str, Any]) -> None:
     console, labels = Console(), _labels(document["runs"])
     console.print(Text.assemble((document["model"]["id"], "bold"), ": change of test accuracy"))
     console.print(_matrix(document, labels))
@@ -170,13 +169,13 @@ def _print_transfer(document: Options) -> None:
         console.print(
             Text.assemble("\non ", (target, "bold"), f": {about['baseline']['n']} samples")
         )
-        table = _arm_table()
-        table.add_row("baseline", _accuracy(about["baseline"]), "", "", "")
+        table = arm_table()
+        table.add_row("baseline", accuracy_text(about["baseline"]), "", "", "")
         for cell in document["cells"]:
             if cell["target"] == target:
                 run = document["runs"][cell["run"]]
                 name = f"{labels[cell['run']]} x {run['strength']:g}"
-                _add_arm(table, name, {"features": run["features"], **cell})
+                add_arm(table, name, {"features": run["features"], **cell})
         console.print(table)
 
 
@@ -186,7 +185,7 @@ def _labels(runs: Iterable[str]) -> dict[str, str]:
     return names if len({*names.values()}) == len(names) else {name: name for name in names}
 
 
-def _matrix(document: Options, labels: Mapping[str, str]) -> Table:
+def _matrix(document: Mapping[str, Any], labels: Mapping[str, str]) -> Table:
     """Source x target, in points; a star where the interval excludes zero."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("source", overflow="fold")

@@ -18,7 +18,8 @@ from corrsteer.demo.exhibits import Exhibit
 from corrsteer.errors import DataError, ModelError, unknown
 from corrsteer.lm.decoding import stream
 from corrsteer.lm.hooks import adding
-from corrsteer.lm.models import RAW, LanguageModel, load_model
+from corrsteer.lm.known_models import RAW
+from corrsteer.lm.models import LanguageModel, load_model
 from corrsteer.runs.run import Run
 from corrsteer.runs.steering import Steering, check_fit
 from corrsteer.samples import Sample

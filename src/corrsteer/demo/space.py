@@ -19,7 +19,7 @@ import corrsteer
 from corrsteer.demo.exhibits import Exhibit
 from corrsteer.errors import ArtifactError
 from corrsteer.files import check_free, whole_folder, write_whole
-from corrsteer.lm.models import KNOWN_MODELS
+from corrsteer.lm.known_models import KNOWN_MODELS
 from corrsteer.mini import MODEL_DIR
 from corrsteer.runs.run import Run
 

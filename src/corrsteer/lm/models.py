@@ -17,64 +17,19 @@ from typing import Any
 
 import torch
 
-from corrsteer.errors import CorrSteerError, ModelError, SAEError, UnknownNameError
+from corrsteer.errors import CorrSteerError, ModelError, SAEError
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.decoding import Decoder, greedy, length_batches
 from corrsteer.lm.hooks import find_blocks
+from corrsteer.lm.known_models import KNOWN_MODELS, RAW, check_model_name
 from corrsteer.lm.saes import SAEHandle, is_release, local_saes, raw_residuals, released_saes
-from corrsteer.mini import MODEL_DIR, SAE_DIR
 from corrsteer.notebook import overview
 from corrsteer.samples import Sample
 
 AUTO_DEVICE = "auto"
 """Given as the device, spreads a model over all there are."""
 
-RAW = "raw"
-"""Given as the SAE, takes the residual stream's own dimensions."""
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class KnownModel:
-    """A model that goes by a short name.
-
-    Attributes:
-        name: what `--model` takes.
-        id: hub id, or the folder for a built-in one.
-        sae: release of the sae-lens directory, or a folder.
-        description: one line for `corrsteer models`.
-    """
-
-    name: str
-    id: str
-    sae: str
-    description: str
-
-
-KNOWN_MODELS = {
-    known.name: known
-    for known in (
-        KnownModel(
-            "mini",
-            str(MODEL_DIR),
-            str(SAE_DIR),
-            "built-in Gemma-2 of 6 layers with one SAE a layer; no download",
-        ),
-        KnownModel(
-            "gemma2b",
-            "google/gemma-2-2b-it",
-            "gemma-scope-2b-pt-res-canonical:layer_{L}/width_16k/canonical",
-            "Gemma-2 2B it, with Gemma Scope 16k on resid_post of every layer",
-        ),
-        KnownModel(
-            "llama8",
-            "meta-llama/Llama-3.1-8B",
-            "llama_scope_lxr_8x",
-            "Llama-3.1 8B, with Llama Scope 32k on resid_post of every layer",
-        ),
-    )
-}
 
 
 @dataclass
@@ -408,6 +363,7 @@ def find_saes(source: str, d_model: int, n_layers: int, hook_shift: int = 0) -> 
 
 def _load(name: str, path: str, kind: str, **options: Any) -> Any:
     """A tokenizer or model by transformers, with its errors made ours."""
+    check_model_name(name)
     import transformers
 
     loader = getattr(transformers, kind)
@@ -419,12 +375,6 @@ def _load(name: str, path: str, kind: str, **options: Any) -> Any:
         raise
     except Exception as error:  # transformers raises many kinds for a model that is not there
         reason = " ".join(str(error).split())
-        here = os.path.exists(path)  # noqa: PTH110
-        if not here and "/" not in name:
-            known = ", ".join(KNOWN_MODELS)
-            raise UnknownNameError(
-                f"unknown model {name[:300]!r}; choose {known}, a hub id (owner/name) or a folder"
-            ) from error
         raise ModelError(
             f"model {name[:300]!r} cannot be loaded: {reason[:300]}; check the name, the network "
             "and that you are logged in if it is gated"

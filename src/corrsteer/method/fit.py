@@ -16,7 +16,8 @@ from corrsteer.errors import ArtifactError, SettingsError
 from corrsteer.execution.units import IN_PROCESS, Execution
 from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint
-from corrsteer.lm.models import RAW, LanguageModel
+from corrsteer.lm.known_models import RAW
+from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.sae_placement import choose_handles, load_coders
 from corrsteer.lm.saes import SAEHandle
 from corrsteer.method.alike import check_alike

@@ -75,7 +75,7 @@ def collect_shard(
     watch: Stopwatch | None = None,
     **settings: Any,
 ) -> Run:
-    """Statistics of one part of the fit samples, for `derive.merge` to add to those of the others.
+    """Statistics of one part of the fit samples, which `reselect.merge` adds to the others'.
 
     Args:
         lm: a model with SAEs.

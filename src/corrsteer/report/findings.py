@@ -18,7 +18,8 @@ from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint, Site
 from corrsteer.runs.document import verdict
 from corrsteer.runs.evidence import Evidence
-from corrsteer.runs.folder import EVALUATION_FILE, PREDICTIONS_FILE, RUN_FILE
+from corrsteer.runs.folder import EVALUATION_FILE, PREDICTIONS_FILE
+from corrsteer.runs.location import RUN_FILE
 from corrsteer.runs.run import Run
 from corrsteer.settings import Strategy
 from corrsteer.stats.metrics import Accuracy, Delta, SideEffects

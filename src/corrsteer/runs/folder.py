@@ -23,13 +23,13 @@ from corrsteer.files import check_place, contents, was_interrupted, whole_folder
 from corrsteer.hook_points import HookPoint
 from corrsteer.json_text import to_json
 from corrsteer.runs.activation_log import LOG_FILE, OUTCOMES_FILE, ActivationLog, open_log
+from corrsteer.runs.location import RUN_FILE, check_folder
 from corrsteer.runs.run import SCHEMA, Counts, Provenance, Run
 from corrsteer.runs.statistics_file import STATISTICS_FILE, read_statistics, statistics_bytes
 from corrsteer.runs.steering import FILE_NAME, Steering
 from corrsteer.settings import FitSettings
 from corrsteer.stats.correlation import StreamingCorrelation
 
-RUN_FILE = "run.json"
 FEATURES_FILE = "features.json"
 EVALUATION_FILE = "evaluation.json"
 PREDICTIONS_FILE = "predictions.parquet"
@@ -45,11 +45,6 @@ FILES = (
     OUTCOMES_FILE,
 )
 """What is read of a run."""
-
-
-def is_run(path: str | Path) -> bool:
-    """Whether a folder holds a whole run."""
-    return os.path.isfile(Path(path) / RUN_FILE)  # noqa: PTH113 - false for a name that cannot be
 
 
 def claim_folder(path: str | Path, run: Run | None = None) -> Path:
@@ -128,9 +123,7 @@ def load_run(path: str | Path) -> Run:
     Raises:
         ArtifactError: no run there, or it is corrupt, truncated, or of another schema.
     """
-    folder = Path(path)
-    if not os.path.isdir(folder):  # noqa: PTH112
-        raise ArtifactError(f"no run at {str(path)[:300]!r}; expected a folder that `train` wrote")
+    folder = check_folder(path)
     for name in FILES:  # a pipe or a device would be read without end
         if os.path.lexists(folder / name) and not (folder / name).is_file():
             raise ArtifactError(f"{folder / name} is not a file; remove it, or train again")

@@ -24,7 +24,8 @@ from corrsteer.features import FEATURE_COLUMNS, FEATURES, Feature, feature_rows
 from corrsteer.files import write_whole
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.hooks import adding, find_blocks
-from corrsteer.lm.models import KNOWN_MODELS, LanguageModel
+from corrsteer.lm.known_models import KNOWN_MODELS
+from corrsteer.lm.models import LanguageModel
 from corrsteer.notebook import overview
 from corrsteer.runs import card
 from corrsteer.runs.tensor_files import tensor_bytes

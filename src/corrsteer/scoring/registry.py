@@ -42,11 +42,20 @@ def load_scorer(spec: str) -> Scorer:
         return judge
     if spec.startswith("regex:"):
         return _regex_scorer(spec)
-    if ":" in spec:
-        return _function_scorer(spec)
+    check_scorer_name(spec)
+    return _function_scorer(spec)
+
+
+def check_scorer_name(spec: str) -> None:
+    """Refuse what names no scorer; a function is not imported.
+
+    Raises:
+        UnknownNameError: no such rule.
+    """
     known = [*RULES, *JUDGES]
-    remedy = f"choose {', '.join(known)}, regex:PATTERN or package.module:function"
-    raise unknown("scorer", spec, known, remedy)
+    if spec not in known and ":" not in spec:
+        remedy = f"choose {', '.join(known)}, regex:PATTERN or package.module:function"
+        raise unknown("scorer", spec, known, remedy)
 
 
 def _regex_scorer(spec: str) -> RuleScorer:

@@ -28,7 +28,7 @@ from corrsteer.tasks.base import Task, TaskOptions
 from corrsteer.tasks.chats import as_chat
 from corrsteer.tasks.examples import with_examples
 
-__all__ = ["Sample", "Task", "TaskOptions", "known_tasks", "load_task"]
+__all__ = ["Sample", "Task", "TaskOptions", "check_task_name", "known_tasks", "load_task"]
 
 _BENCHMARKS = (mmlu, mmlu_pro, bbq, harmbench, xstest, simpleqa, gsm8k)
 _LOADERS: dict[str, Callable[[str, int, Path | None], Task]] = {
@@ -97,12 +97,26 @@ def load_task(
     return replace(as_chat(task) if chat else task, options=options)
 
 
-def _load_known(name: str, seed: int, data: Path | None) -> Task:
-    if name in _LOADERS:
-        return replace(_LOADERS[name](name, seed, data), shuffled=True)
-    if name in mini.NAMES:
-        return mini.load(name)
+def check_task_name(name: str) -> None:
+    """Refuse what can be no task, before anything is loaded.
+
+    Raises:
+        UnknownNameError: nothing is known under that name.
+        DataError: a file that is not there, or not a `.jsonl` file.
+    """
+    if Path(name).suffix == ".jsonl":
+        jsonl.check_there(Path(name))
+        return
+    if name in _LOADERS or name in mini.NAMES:
+        return
     if os.path.exists(name):  # noqa: PTH110
         raise DataError(f"{name!r} is no .jsonl file; expected JSON Lines, one object a line")
     remedy = "see `corrsteer tasks`, or give a .jsonl file"
     raise unknown("task", name, list(known_tasks()), remedy)
+
+
+def _load_known(name: str, seed: int, data: Path | None) -> Task:
+    check_task_name(name)
+    if name in _LOADERS:
+        return replace(_LOADERS[name](name, seed, data), shuffled=True)
+    return mini.load(name)

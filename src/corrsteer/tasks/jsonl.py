@@ -71,9 +71,8 @@ def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """(place in the file, object) of every line that is not blank."""
     try:
         content = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: no name of a file
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read {str(path)[:300]}: {reason}; check the path") from error
+    except (OSError, ValueError) as error:
+        raise _cannot_read(path, error) from error
     rows = []
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if not line.strip():
@@ -98,6 +97,24 @@ def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
     if not rows:
         raise DataError(f"{path} has no rows; expected one JSON object a line")
     return rows
+
+
+def check_there(path: Path) -> None:
+    """Refuse the path of a file that does not exist.
+
+    Raises:
+        DataError: says why.
+    """
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        raise _cannot_read(path, error) from error
+
+
+def _cannot_read(path: Path, error: OSError | ValueError) -> DataError:
+    """The error for a file that cannot be read; a `ValueError` is one of a name that none has."""
+    reason = getattr(error, "strerror", None) or error
+    return DataError(f"cannot read {str(path)[:300]}: {reason}; check the path")
 
 
 def _check_whole(row: dict[str, Any], where: str) -> None:

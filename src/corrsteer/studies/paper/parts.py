@@ -13,9 +13,10 @@ from typing import Any
 from corrsteer.errors import DataError, InsufficientDataError
 from corrsteer.execution.units import Execution
 from corrsteer.files import own_folder
-from corrsteer.lm.models import RAW, LanguageModel, find_saes
+from corrsteer.lm.known_models import RAW
+from corrsteer.lm.models import LanguageModel, find_saes
 from corrsteer.lm.saes import SAEHandle
-from corrsteer.method import reselect as derive
+from corrsteer.method import reselect
 from corrsteer.method.arms import ArmRunner, runners_of
 from corrsteer.method.fit import fit, rows_of
 from corrsteer.method.train import train
@@ -110,7 +111,7 @@ def other_methods(lab: StudyContext, task: Task, folder: Path) -> dict[str, Any]
     run = replace(load_run(folder), log=None)  # p-values by permutation would not be shown
     arms = []
     for ways in METHODS:
-        arms += strategies(derive.select(run, strategy="A", **ways).steering, **ways)
+        arms += strategies(reselect.select(run, strategy="A", **ways).steering, **ways)
     return {"arms": tried(lab.runner(task), arms)}
 
 
@@ -121,7 +122,7 @@ def variant(
     model = lm or lab.lm
     settings = lab.settings.fit(**{**SMALL, "strategy": "A", **changes})
     run = fit(model, task, execution=lab.execution, **asdict(settings))
-    every_layer = derive.select(run, strategy="A").steering
+    every_layer = reselect.select(run, strategy="A").steering
     arms = strategies(every_layer)
     if settings.strategy == "P":
         arms.append(Arm({"strategy": "P"}, run.steering))
@@ -189,7 +190,7 @@ def transfers(lab: StudyContext, target: Task, folders: Mapping[str, Path]) -> d
     arms = []
     for source, folder in folders.items():
         run = load_run(folder)
-        every_layer = derive.select(replace(run, log=None), strategy="A").steering
+        every_layer = reselect.select(replace(run, log=None), strategy="A").steering
         arms.append(Arm({"source": source, "strategy": "A"}, every_layer))
         if run.steering.vectors:
             arms.append(Arm({"source": source, "strategy": "recommended"}, run.steering))

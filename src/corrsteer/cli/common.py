@@ -1,0 +1,235 @@
+"""What several commands do alike: options to loaded parts, and results to what is printed.
+
+Changes when a shared option means something else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from corrsteer.cli.declare import flat
+from corrsteer.cli.options import BASELINE, LOCAL, NO_GUARDS, EngineOptions, ModelOptions, TaskSetup
+from corrsteer.errors import SettingsError
+from corrsteer.execution.checkpoint import Checkpoint, unfinished
+from corrsteer.execution.ray_workers import ClusterSettings, workers_of
+from corrsteer.execution.units import Execution, fingerprint
+from corrsteer.json_text import to_json
+from corrsteer.lm.known_models import RAW
+from corrsteer.lm.models import LanguageModel, load_model
+from corrsteer.method.provenance import library_versions
+from corrsteer.progress import Progress
+from corrsteer.runs.run import Run
+from corrsteer.scoring.base import prepare
+from corrsteer.tasks import Task, known_tasks, load_task, mini
+
+DEFAULT_MODEL, DEFAULT_BENCHMARK_MODEL = "mini", "gemma2b"
+"""The built-in one, and for benchmarks of the hub the paper's first."""
+
+
+def task_of(name: str, setup: TaskSetup) -> Task:
+    """The task asked for, with a scorer that is ready.
+
+    Raises:
+        CorrSteerError: it cannot be had or used.
+    """
+    name = setup.variant_of(name)
+    task = load_task(
+        name,
+        setup.scorer,
+        setup.the_seed,
+        setup.max_new_tokens,
+        data=_data_folder(setup, name) or _data_folder(setup),
+        few=setup.few or 0,
+        chat=bool(setup.chat),
+        select_token=bool(setup.select_token),
+    )
+    prepare(task.scorer)
+    return task
+
+
+def guards_of(names: str | None, task: Task, setup: TaskSetup) -> list[Task]:
+    """The guard tasks asked for, or the task's own; none where `none` is asked for.
+
+    Raises:
+        CorrSteerError: one is the task itself, or cannot be had or used.
+    """
+    if names == NO_GUARDS:
+        return []
+    wanted = task.guards if names is None else tuple(names.split(","))
+    if task.name in wanted:
+        raise SettingsError(f"--guard {task.name} is the task itself; choose others")
+    guards = [
+        load_task(name, seed=setup.the_seed, data=_data_folder(setup, name)) for name in wanted
+    ]
+    for guard in guards:
+        prepare(guard.scorer)
+    return guards
+
+
+def _data_folder(setup: TaskSetup, task: str | None = None) -> str | None:
+    """The local copy given for a task by name, or the one given without a name.
+
+    Raises:
+        SettingsError: several are given for one.
+    """
+    found = []
+    for given in setup.data:
+        name, sign, folder = given.partition("=")
+        named = name if sign and name in known_tasks() else None
+        if named == task:
+            found.append(folder if named else given)
+    if len(found) > 1:
+        raise SettingsError(
+            f"--data is given {len(found)} times for {task or 'the task'}; give each task one, "
+            "as in --data FOLDER --data GUARD=FOLDER"
+        )
+    return found[0] if found else None
+
+
+def model_asked(
+    options: ModelOptions, task: str, *, engine: str = LOCAL, prepend_bos: bool = False
+) -> LanguageModel:
+    """The model asked for, or the default one for a task.
+
+    Args:
+        options: which, and where.
+        task: name of the task, or its file.
+        engine: on a cluster, the model here only makes prompts, for which a CPU will do.
+        prepend_bos: see `load_model`.
+
+    Raises:
+        CorrSteerError: it cannot be had or used.
+    """
+    return load_model(
+        options.model or default_model(task),
+        sae=RAW if options.raw else options.sae,
+        dtype=options.dtype,
+        device=options.device or (None if engine == LOCAL else "cpu"),
+        hook_shift=options.hook_shift,
+        revision=options.revision,
+        prepend_bos=prepend_bos,
+    )
+
+
+def default_model(task: str) -> str:
+    """The model for a task where none is given."""
+    built_in = task in mini.NAMES or task.endswith(".jsonl")
+    return DEFAULT_MODEL if built_in else DEFAULT_BENCHMARK_MODEL
+
+
+def model_of(run: Run | None, options: ModelOptions) -> ModelOptions:
+    """The options, with the run's own model, at its own commit, where none is given."""
+    if run is None or options.model:
+        return options
+    revision = options.revision or run.provenance.revision
+    return replace(options, model=run.provenance.model, revision=revision)
+
+
+def setup_of(run: Run | None, setup: TaskSetup, task: str) -> TaskSetup:
+    """The setup, with the run's own where its own task is evaluated again.
+
+    A function scorer is not taken over: only what the command line names is ever imported.
+
+    Raises:
+        SettingsError: the run was scored by a function that is not named.
+    """
+    if run is None or task != run.provenance.task:
+        return setup
+    made, asked = run.provenance, run.provenance.task_options
+    scorer = setup.scorer or made.scorer
+    if setup.scorer is None and ":" in scorer and not scorer.startswith("regex:"):
+        raise SettingsError(
+            f"the run was scored by {scorer}; name it again with --scorer to run it"
+        )
+    return replace(
+        setup,
+        scorer=scorer,
+        max_new_tokens=setup.max_new_tokens or made.max_new_tokens,
+        few=asked.few if setup.few is None else setup.few,
+        chat=asked.chat if setup.chat is None else setup.chat,
+        select_token=asked.select_token if setup.select_token is None else setup.select_token,
+        data=setup.data or ((asked.data,) if asked.data else ()),
+    )
+
+
+@contextmanager
+def unfinished_reading(options: object, name: str, resume: bool) -> Iterator[Checkpoint]:
+    """Where work is kept that prints its result and writes nothing.
+
+    Beside the first run read, or in `runs`, under a name that other options do not share.
+    """
+    base = Path("runs") / name if name == BASELINE else Path(name)
+    asked = {key: str(value) for key, value in sorted(flat(options).items()) if key != "resume"}
+    place = base.with_name(f"{base.name}.{fingerprint(asked)[:8]}")
+    with unfinished(place, resume) as checkpoint:
+        yield checkpoint
+
+
+@contextmanager
+def execution_by(
+    engine: EngineOptions, progress: Progress, checkpoint: Checkpoint
+) -> Iterator[Execution]:
+    """Who does the work that the options ask for."""
+    own = Execution(progress, checkpoint=checkpoint, unit_samples=engine.unit_samples)
+    if engine.engine == LOCAL:
+        yield own
+        return
+    settings = ClusterSettings(engine.workers, engine.ray_address, engine.gpus_per_worker)
+    with workers_of(settings, progress) as workers:
+        yield dataclasses.replace(own, executor=workers)
+
+
+def reads(lm: LanguageModel) -> dict[str, Any]:
+    """What replies depend on beside prompts and steering, as JSON."""
+    return {
+        "model": lm.id,
+        "revision": lm.revision,
+        "dtype": str(lm.model.dtype),
+        "versions": library_versions(),
+    }
+
+
+def new_folder(task: Task) -> Path:
+    """A folder that does not exist yet, named by the time and the task."""
+    time = datetime.now().strftime("%Y%m%d-%H%M%S")
+    base = Path("runs") / f"{time}-{Path(task.name).stem}"
+    folder, number = base, 1
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keeps other libraries' warnings out of the terminal; ours are plain lines on stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("corrsteer: %(message)s"))
+    logger = logging.getLogger("corrsteer")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def emit(
+    document: Mapping[str, Any], as_json: bool, show: Callable[[Mapping[str, Any]], None]
+) -> None:
+    """Print a result, as JSON or as it shows itself to people."""
+    if as_json:
+        sys.stdout.write(to_json(document))
+    else:
+        show(document)

@@ -1,0 +1,86 @@
+"""What `corrsteer eval` does.
+
+Changes when an option of it means something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from corrsteer.cli.common import (
+    emit,
+    execution_by,
+    model_asked,
+    model_of,
+    quietly,
+    reads,
+    setup_of,
+    task_of,
+    unfinished_reading,
+)
+from corrsteer.cli.options import BASELINE, EvalOptions
+from corrsteer.cli.terminal import TerminalProgress, print_evaluation
+from corrsteer.errors import SettingsError
+from corrsteer.lm.models import LanguageModel
+from corrsteer.method.arms import ArmRunner
+from corrsteer.method.evaluation import evaluate_on
+from corrsteer.runs.document import evaluation_document
+from corrsteer.runs.folder import load_run
+from corrsteer.runs.run import Run
+from corrsteer.runs.steering import Steering
+from corrsteer.settings import FitSettings
+from corrsteer.timing import Stopwatch
+
+
+def run_eval(options: EvalOptions) -> None:
+    """`corrsteer eval`."""
+    run = None if options.run == BASELINE else load_run(options.run)
+    name = options.task or (run.provenance.task if run else None)
+    if not name:
+        raise SettingsError("which task? give --task NAME; see `corrsteer tasks`")
+    # with another seed than the run's own, samples that it was fitted on could be tested
+    setup = options.setup.seeded(run.settings.seed if run else FitSettings.seed)
+    task = task_of(name, setup_of(run, setup, name))
+    watch = Stopwatch()
+    with (
+        quietly(),
+        unfinished_reading(options, options.run, options.resume) as checkpoint,
+        TerminalProgress() as progress,
+        execution_by(options.engine, progress, checkpoint) as execution,
+    ):
+        with watch.timing("load"), progress.stage("load model", None):
+            lm = model_asked(
+                model_of(run, options.model),
+                name,
+                engine=options.engine.engine,
+                prepend_bos=run is not None and run.provenance.prepend_bos,
+            )
+        checkpoint.open(reads(lm))
+        runner = ArmRunner(
+            lm,
+            task,
+            "test",
+            limit=setup.test_limit,
+            seed=setup.the_seed,
+            batch_size=setup.batch_size,
+            execution=execution,
+            force=options.force,
+        )
+        with watch.timing("evaluate"):
+            arms = [
+                (steering, evaluate_on(runner, steering))
+                for steering in _steerings(run, options.strength, lm)
+            ]
+    path = None if run is None else options.run
+    document = evaluation_document(run, path, lm, task, arms, watch)
+    emit(document, options.as_json, print_evaluation)
+
+
+def _steerings(
+    run: Run | None, strengths: Sequence[float] | None, lm: LanguageModel
+) -> list[Steering]:
+    if run is None:
+        return [Steering({}, (), lm.id, lm.revision)]
+    if strengths is None:
+        return [run.steering]
+    return [run.steering.at(strength) for strength in strengths]

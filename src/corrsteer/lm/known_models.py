@@ -1,0 +1,78 @@
+"""The models that go by a short name.
+
+Changes when a model gets a name of its own. Nothing heavy is imported, so that a misspelt name is
+refused at once.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from corrsteer.errors import UnknownNameError
+from corrsteer.mini import MODEL_DIR, SAE_DIR
+
+RAW = "raw"
+"""Given as the SAE, takes the residual stream's own dimensions."""
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that goes by a short name.
+
+    Attributes:
+        name: what `--model` takes.
+        id: hub id, or the folder for a built-in one.
+        sae: release of the sae-lens directory, or a folder.
+        description: one line for `corrsteer models`.
+    """
+
+    name: str
+    id: str
+    sae: str
+    description: str
+
+
+KNOWN_MODELS = {
+    known.name: known
+    for known in (
+        KnownModel(
+            "mini",
+            str(MODEL_DIR),
+            str(SAE_DIR),
+            "built-in Gemma-2 of 6 layers with one SAE a layer; no download",
+        ),
+        KnownModel(
+            "gemma2b",
+            "google/gemma-2-2b-it",
+            "gemma-scope-2b-pt-res-canonical:layer_{L}/width_16k/canonical",
+            "Gemma-2 2B it, with Gemma Scope 16k on resid_post of every layer",
+        ),
+        KnownModel(
+            "llama8",
+            "meta-llama/Llama-3.1-8B",
+            "llama_scope_lxr_8x",
+            "Llama-3.1 8B, with Llama Scope 32k on resid_post of every layer",
+        ),
+    )
+}
+
+HUB_IDS_WITHOUT_OWNER = (
+    *("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2", "openai-gpt"),
+    *("ctrl", "xlnet-base-cased", "xlnet-large-cased"),
+)
+"""Causal models from before the hub asked for an owner; it takes no new ones."""
+
+
+def check_model_name(name: str) -> None:
+    """Refuse what can be no model: neither a known name, nor a hub id, nor a folder.
+
+    Raises:
+        UnknownNameError: names what is known.
+    """
+    known = (*KNOWN_MODELS, *HUB_IDS_WITHOUT_OWNER)
+    if name not in known and "/" not in name and not os.path.exists(name):  # noqa: PTH110
+        raise UnknownNameError(
+            f"unknown model {name[:300]!r}; choose {', '.join(KNOWN_MODELS)}, a hub id "
+            "(owner/name) or a folder"
+        )
