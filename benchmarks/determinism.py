@@ -85,7 +85,7 @@ def compare(first: Run, other: Run) -> tuple[float, int, int]:
         for hook, found in first.top_features.items()
     )
     replies = sum(
-        one["steered_text"] != two["steered_text"]
+        one.steered_text != two.steered_text
         for one, two in zip(first.predictions, other.predictions, strict=True)
     )
     return largest, layers, replies

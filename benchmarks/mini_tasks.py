@@ -21,6 +21,7 @@ from corrsteer.errors import InsufficientDataError
 from corrsteer.method.train import train
 from corrsteer.mini import SAE_DIR
 from corrsteer.mini.corpus import FAMILIES
+from corrsteer.runs.records import as_json
 
 COLUMNS = (
     "SAEs", "task", "baseline", "S", "A", "P", "G", "recommended", "steered", "change [95 %]",
@@ -76,8 +77,9 @@ def main() -> None:
             except InsufficientDataError as error:  # a task without failures is a row too
                 print(f"| {label} | {name} | refused: {error} |", flush=True)
                 continue
-            documents.append(document)
-            print("| " + " | ".join(row(label, document)) + " |", flush=True)
+            told = as_json(document)
+            documents.append(told)
+            print("| " + " | ".join(row(label, told)) + " |", flush=True)
     if options.json:
         options.json.write_text(json.dumps(documents, indent=2))
 

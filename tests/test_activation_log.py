@@ -151,7 +151,7 @@ def test_a_full_disk_is_one_line_with_a_remedy(monkeypatch):
     monkeypatch.setattr(writer._file, "write_table", full)
     with pytest.raises(ArtifactError, match="No space left on device; free some space there"):
         writer.close()
-    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: full(prefix))
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix, dir=None: full(prefix))
     with pytest.raises(ArtifactError, match="set TMPDIR to another folder, or use --no-log"):
         LogWriter(WIDTHS)
 
@@ -203,8 +203,8 @@ def test_a_run_can_go_without_a_log(lm, task, tmp_path):
     folder = run.save(tmp_path / "run")
     assert not (folder / LOG_FILE).exists()
     assert cs.load_run(folder).log is None
-    assert run.inference["p_method"] == "Bonferroni"
-    assert "--no-log" in run.inference["note"]
+    assert run.inference.p_method == "Bonferroni"
+    assert "--no-log" in run.inference.note
 
 
 def test_dense_residual_dimensions_are_logged_too(hub, task):

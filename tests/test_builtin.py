@@ -32,8 +32,8 @@ def run(mini, refusal):
 
 def test_steering_is_found_and_believed(mini, refusal, run):
     """The refusal task gains 15 points or more; harmless requests are answered as before."""
-    recommended = run.search["recommended"]
-    assert recommended["p_adjusted"] < 0.05
+    recommended = run.search.recommended
+    assert recommended.p_adjusted < 0.05
     result = cs.evaluate(mini, refusal, run.steering, guards=[cs.load_task("probe-harmless")])
     assert result.baseline.n >= 400
     assert result.delta.value >= 0.15

@@ -121,10 +121,12 @@ def test_a_run_is_shown_by_its_layers_and_its_flipped_samples(exhibit, folder):
 def test_both_directions_are_offered_with_the_improved_first(exhibit):
     rows = exhibit.run.predictions
     flipped = [
-        rows[0] | {"baseline_outcome": float(i % 2), "steered_outcome": 1.0 - i % 2, "id": str(i)}
+        dataclasses.replace(
+            rows[0], baseline_outcome=float(i % 2), steered_outcome=1.0 - i % 2, id=str(i)
+        )
         for i in range(60)
     ]
-    shown = Exhibit.of(dataclasses.replace(exhibit.run, predictions=flipped), "x").examples
+    shown = Exhibit.of(dataclasses.replace(exhibit.run, predictions=tuple(flipped)), "x").examples
     assert [e.direction for e in shown] == ["improved"] * 12 + ["worsened"] * 12
 
 
@@ -319,7 +321,9 @@ def test_a_model_is_loaded_once_however_many_ask(lm, exhibit):
 
 def test_a_run_on_chats_asks_through_the_chat_template(lm, exhibit, monkeypatch):
     monkeypatch.setattr(lm.tokenizer, "chat_template", "{{ messages[0].content }}#", raising=False)
-    rows = [row | {"prompt": f"user: {row['prompt']}"} for row in exhibit.run.predictions]
+    rows = tuple(
+        dataclasses.replace(row, prompt=f"user: {row.prompt}") for row in exhibit.run.predictions
+    )
     chats = dataclasses.replace(exhibit.run.provenance, task_options=TaskOptions(chat=True))
     run = dataclasses.replace(exhibit.run, provenance=chats, predictions=rows)
     chat = Exhibit.of(run, "chat")
@@ -473,7 +477,7 @@ def test_wrong_input_is_one_clear_line(refused, folder, tmp_path, monkeypatch):
 
 def test_a_run_without_evaluation_is_refused_on_the_command_line(refused, folder, tmp_path):
     load = load_run(folder)
-    bare = dataclasses.replace(load, evaluation=None, predictions=[])
+    bare = dataclasses.replace(load, evaluation=None, predictions=())
     bare.save(tmp_path / "bare")
     assert "was not evaluated" in refused(tmp_path / "bare")
 
@@ -507,7 +511,7 @@ def test_a_space_holds_no_more_of_the_data_than_it_shows(on_mini, exhibit, tmp_p
     run = load_run(tmp_path / "run")
     assert run.statistics == {}
     assert run.log is None
-    assert run.evaluation["run"] == "run"  # not where it lay on this machine
+    assert run.evaluation.run == "run"  # not where it lay on this machine
     assert len(run.predictions) == len(exhibit.examples) < len(exhibit.run.predictions)
     assert Exhibit.of(run, "run").examples == exhibit.examples
     assert run.steering.features == exhibit.run.steering.features

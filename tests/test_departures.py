@@ -54,7 +54,7 @@ def test_raw_dimensions_are_validated_like_latents(hub, task):
     """13: theirs crashes under `--layer=foreach --raw`."""
     lm = cs.load_model(str(hub / "model"), sae="raw")
     run = cs.fit(lm, task, strategy="P")
-    assert run.search["comparisons"] >= len(lm.saes)
+    assert run.search.comparisons >= len(lm.saes)
 
 
 def test_solved_examples_are_shown_while_collecting_too():

@@ -13,8 +13,10 @@ import pytest
 import corrsteer as cs
 from corrsteer.cli import main
 from corrsteer.errors import ArtifactError
+from corrsteer.json_text import to_json
 from corrsteer.method.reselect import merge, select
 from corrsteer.report import render
+from corrsteer.runs.records import as_json
 
 STORED = sorted(path for path in (Path(__file__).parent / "data").iterdir() if path.is_dir())
 EARLY = "run-1-early"
@@ -49,7 +51,7 @@ def test_an_earlier_run_is_read_whole(stored):
     assert (run.settings.strategy, run.settings.method, run.settings.seed) == ("A", "corr", 42)
     assert [(f.layer, f.latent) for f in run.features] == [(0, 15), (1, 17), (2, 21)]
     assert run.steering.features == run.features
-    assert len(run.predictions) == run.evaluation["task"]["n_test"] == 18
+    assert len(run.predictions) == run.evaluation.task.n_test == 18
     for feature in run.features:
         statistics = run.statistics[feature.hook_point]
         assert statistics.n == run.counts.n_fit == 30
@@ -69,7 +71,7 @@ def test_an_earlier_run_evaluates_to_what_it_was(stored, capfd):
     main(["eval", stored.name, "--json"])
     document = json.loads(capfd.readouterr().out)
     for arm in ("baseline", "steered", "delta", "side_effects"):
-        assert document[arm] == before.evaluation[arm]
+        assert document[arm] == json.loads(to_json(as_json(before.evaluation)))[arm]
 
 
 def test_features_are_chosen_again_from_an_earlier_run(stored):

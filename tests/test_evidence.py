@@ -159,6 +159,6 @@ def test_runs_from_before_still_load(lm, tmp_path):
         del document["settings"][name]
     (folder / "run.json").write_text(json.dumps(document))
     back = cs.load_run(folder)
-    assert back.inference == {}
+    assert back.inference is None
     assert back.features[0].p_method == "Bonferroni"
     assert back.features[0].q_value is None

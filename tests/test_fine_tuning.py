@@ -17,6 +17,8 @@ from corrsteer.cli import main
 from corrsteer.errors import ArtifactError, DataError, ModelError, SettingsError
 from corrsteer.json_text import to_json
 from corrsteer.method.arms import ArmRunner, limited
+from corrsteer.runs.records import as_json
+from corrsteer.runs.verdict import Verdict
 from corrsteer.samples import Sample
 from corrsteer.scoring.rules import RULES
 from corrsteer.tasks.base import Task, target_reply
@@ -197,7 +199,7 @@ def test_importing_the_module_loads_no_training_library():
 def test_it_learns_and_tells_so_in_the_shape_of_a_run(sft, fresh, task, guard, tmp_path, method):
     settings = sft.TuningSettings(method=method, steps=60, learning_rate=0.02, test_limit=12)
     out = tmp_path / "tuned"
-    document = sft.fine_tune(fresh, task, [guard], settings, out)
+    document = as_json(sft.fine_tune(fresh, task, [guard], settings, out))
     losses = document["training"]["losses"]
     assert losses[-1] < 0.5 * losses[0]
     assert set(document) >= KEYS
@@ -225,9 +227,11 @@ def test_the_verdict_names_a_guard_that_loses(sft, fresh, task, tmp_path):
     harmed = dataclasses.replace(task, name="kept", test=kept, scorer=RULES["exact"])
     settings = sft.TuningSettings(steps=60, learning_rate=0.02)
     document = sft.fine_tune(fresh, task, [harmed], settings, tmp_path / "a")
-    assert document["verdict"] == (
-        "Fine-tuning helps: it changes test accuracy by +100.0 points [+100.0, +100.0]; "
-        "guard kept loses by it: -100.0 points [-100.0, -100.0]."
+    assert document.verdict == Verdict(
+        "harms-guard",
+        "Fine-tuning harms a guard task: it changes test accuracy by +100.0 points "
+        "[+100.0, +100.0], but guard kept changes by -100.0 points [-100.0, -100.0].",
+        ("guard kept changes by -100.0 points [-100.0, -100.0]",),
     )
 
 

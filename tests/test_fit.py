@@ -106,8 +106,8 @@ def test_every_strategy_makes_a_steering(lm, task, strategy):
     else:
         assert set(run.features) <= {f for fs in run.top_features.values() for f in fs}
     assert run.steering.strength in (0.5, 1.0)
-    trial = run.search["trials"][0]
-    assert trial["strategy"] == strategy
+    trial = run.search.trials[0]
+    assert trial.strategy == strategy
 
 
 def test_p_keeps_what_raises_accuracy_alone(lm, task):
@@ -123,13 +123,13 @@ def test_p_keeps_what_raises_accuracy_alone(lm, task):
 
 def test_a_recommendation_is_significant_on_select_or_absent(lm, task):
     run = cs.fit(lm, task)
-    recommended = run.search["recommended"]
+    recommended = run.search.recommended
     if recommended is None:
         assert run.features == ()
         assert run.steering.vectors == {}
     else:
-        assert recommended["p_adjusted"] < 0.05
-        assert recommended["delta"]["value"] > 0
+        assert recommended.p_adjusted < 0.05
+        assert recommended.delta.value > 0
     assert set(run.candidates) == {"S", "A", "P", "G"}
 
 
@@ -147,7 +147,7 @@ def test_a_setting_that_lowers_accuracy_is_never_recommended(lm, task):
             return load_scorer(SCORER)(reply, sample)
 
     run = cs.fit(lm, replace(task, scorer=Own()))
-    assert run.search["recommended"] is None
+    assert run.search.recommended is None
     assert run.candidates["P"].features == ()
     assert run.candidates["G"].features == ()
 

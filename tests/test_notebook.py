@@ -6,6 +6,7 @@ from corrsteer import evaluate, load_task
 from corrsteer.features import Feature, feature_rows
 from corrsteer.hook_points import HookPoint
 from corrsteer.notebook import overview
+from corrsteer.runs.document import run_document
 from corrsteer.runs.run import Provenance, Run
 from corrsteer.runs.steering import combine
 from corrsteer.settings import FitSettings
@@ -39,8 +40,8 @@ def test_a_run_shows_its_verdict_or_that_there_is_none(lm):
     provenance = Provenance("mini", None, None, {}, 0, "t", "exact", 3, (), {})
     run = Run(provenance, FitSettings(), {}, steering.features, {}, steering)
     assert "not evaluated" in run._repr_html_()
-    run.evaluation = {"verdict": "Steering helps."}
-    assert "Steering helps." in run._repr_html_()
+    run.evaluation = run_document(run, None, None)
+    assert run.evaluation.verdict.text in run._repr_html_()
 
 
 def test_an_evaluation_and_its_task_are_shown(lm):

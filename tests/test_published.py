@@ -162,8 +162,8 @@ def test_selecting_the_token_keeps_replies_to_the_letters(tmp_path, capsys):
     command = f"train --model llama8 --task mmlu --strategy A --select-token --out {tmp_path}"
     found = run(capsys, command)
     rows = cs.load_run(tmp_path).predictions
-    assert {row["baseline_text"].strip() for row in rows} <= set("ABCD")
-    assert {row["steered_text"].strip() for row in rows} <= set("ABCD")
+    assert {row.baseline_text.strip() for row in rows} <= set("ABCD")
+    assert {row.steered_text.strip() for row in rows} <= set("ABCD")
     free = run(capsys, "eval baseline --model llama8 --task mmlu")
     assert found["baseline"]["accuracy"] >= free["baseline"]["accuracy"]
     again = run(capsys, f"eval {tmp_path}")
@@ -185,7 +185,7 @@ def test_a_run_is_evaluated_again_on_its_own_split_and_prompts(tmp_path, capsys)
     again = run(capsys, f"eval {tmp_path}")
     for arm in ("baseline", "steered", "side_effects"):
         assert again[arm] == first[arm]
-    tested = {row["id"] for row in cs.load_run(tmp_path).predictions}
+    tested = {row.id for row in cs.load_run(tmp_path).predictions}
     task = cs.load_task("bbq-ambig", seed=7, few=2)
     assert tested == {sample.id for sample in task.test}
 

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import re
 import shlex
 import shutil
@@ -14,11 +15,10 @@ from corrsteer import report
 from corrsteer.errors import ArtifactError
 from corrsteer.hook_points import HookPoint
 from corrsteer.method.evaluation import predictions
-from corrsteer.method.fit import trial_document
 from corrsteer.method.ranking import Ranking, rank
 from corrsteer.report import findings
 from corrsteer.report.command import beyond_options, reproduce
-from corrsteer.report.findings import Findings, Setting
+from corrsteer.report.findings import Findings
 from corrsteer.report.page import environment
 from corrsteer.report.text import (
     cut,
@@ -35,14 +35,15 @@ from corrsteer.runs.comparison import Comparison, Responses, compare
 from corrsteer.runs.document import run_document
 from corrsteer.runs.evaluation import Evaluation
 from corrsteer.runs.folder import load_run
+from corrsteer.runs.records import Recommendation
 from corrsteer.runs.run import Counts, Provenance, Run
-from corrsteer.runs.search import Trial
+from corrsteer.runs.search import SearchRecord, Trial
 from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import Score
 from corrsteer.settings import FitSettings
 from corrsteer.stats.correlation import StreamingCorrelation
-from corrsteer.stats.metrics import Accuracy, Delta
+from corrsteer.stats.metrics import Accuracy, Delta, accuracy
 from corrsteer.studies.sample_efficiency import sample_efficiency
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 2.0, 4.0)
@@ -122,12 +123,13 @@ class Synthetic:
         settings = settings or FitSettings(test_limit=self.n)
         ranking = rank(statistics := self.statistics())
         trials = [
-            Trial(s, self.steering(ranking, s, x), self.compared(self.gain(s, x)), 0.004 / x)
+            self.trial(s, self.steering(ranking, s, x), self.compared(self.gain(s, x)))
             for s in GAIN
             for x in STRENGTHS
         ]
-        chosen = next(t for t in trials if (t.strategy, t.steering.strength) == ("G", BEST_AT))
-        steering = chosen.steering if recommended else Steering({}, (), "mini", None)
+        chosen = next(t for t in trials if (t.strategy, t.strength) == ("G", BEST_AT))
+        best = self.steering(ranking, "G", BEST_AT)
+        steering = best if recommended else Steering({}, (), "mini", None)
         run = Run(
             provenance=Provenance(
                 "mini",
@@ -147,12 +149,12 @@ class Synthetic:
             top_features={hook.name: features for hook, features in ranking.by_layer.items()},
             steering=steering,
             candidates={s: self.steering(ranking, s) for s in GAIN},
-            search={
-                "comparisons": 41,
-                "baseline": dataclasses.asdict(trials[0].comparison.baseline),
-                "recommended": trial_document(chosen) if recommended else None,
-                "trials": [trial_document(trial) for trial in trials],
-            },
+            search=SearchRecord(
+                comparisons=41,
+                baseline=accuracy(self.baseline.outcomes[self.baseline.outcomes >= 0]),
+                recommended=chosen if recommended else None,
+                trials=tuple(trials),
+            ),
             counts=Counts(
                 n_fit=300,
                 n_select=self.n,
@@ -163,6 +165,17 @@ class Synthetic:
             self.evaluate(run, guards)
         return run
 
+    def trial(self, strategy, steering, comparison) -> Trial:
+        return Trial(
+            strategy,
+            steering.strength,
+            tuple(feature.key for feature in steering.features),
+            comparison.steered,
+            comparison.delta,
+            0.004 / steering.strength,
+            comparison.side_effects,
+        )
+
     def evaluate(self, run: Run, guards: bool) -> None:
         steered = self.steered(GAIN["G"]) if run.features else self.baseline
         run.candidates["P"] = Steering({}, (), "mini", None)
@@ -172,9 +185,9 @@ class Synthetic:
             **shallow(compare(self.baseline, steered)),
             controls=tuple(0.4 + 0.12 * self.rng.random(run.settings.controls)),
             guards={"probe-harmless": self.compared(-0.02)} if guards else {},
-            predictions=tuple(predictions(self.samples, self.baseline, steered)),
+            predictions=predictions(self.samples, self.baseline, steered),
         )
-        run.predictions = list(evaluation.predictions)
+        run.predictions = evaluation.predictions
         run.evaluation = run_document(run, "runs/x", evaluation, strategies)
 
     def compared(self, gain) -> Comparison:
@@ -249,44 +262,41 @@ def test_every_section_is_there(run, html):
     assert list(page.sections) == SECTIONS
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
-    assert run.evaluation["verdict"].partition(": ")[2] in html
+    assert run.evaluation.verdict.text.partition(": ")[2] in html
     assert html.count("<svg") == 8
     arms = page.text("accuracy")
     for part in ("baseline", "S × 1", "G × 0.5 recommended", "10 random controls"):  # noqa: RUF001
         assert part in arms
-    assert interval(run.evaluation["delta"]["ci"], points) in arms
+    assert interval(run.evaluation.outcome.delta.ci, points) in arms
     assert "no features, so the same as the baseline" in arms
-    counts = run.evaluation["side_effects"]
-    assert f"{counts['improved']} improved, {counts['worsened']} worsened" in page.text(
-        "side-effects"
-    )
+    counts = run.evaluation.outcome.side_effects
+    assert f"{counts.improved} improved, {counts.worsened} worsened" in page.text("side-effects")
     assert "Recommended is G at strength 0.5" in page.text("strength")
     assert "probe-harmless" in page.text("guards")
     assert str(run.features[0].latent) in page.text("features")
-    assert f"{counts['improved']} improved, 25 of them shown" in page.text("examples")
-    assert f"{counts['worsened']} worsened" in page.text("examples")
+    assert f"{counts.improved} improved, 25 of them shown" in page.text("examples")
+    assert f"{counts.worsened} worsened" in page.text("examples")
     assert "corrsteer train --model mini --task mini-harmbench" in page.text("made")
 
 
 def test_flows_are_those_of_the_predictions(run):
-    flows = Findings.of(run).flows
-    counts = run.evaluation["side_effects"]
-    assert (flows.improved, flows.worsened) == (counts["improved"], counts["worsened"])
-    assert flows.right_other + flows.wrong_other == counts["changed_equal"]
-    assert flows.right_same + flows.wrong_same == counts["unchanged"]
+    flows = Findings(run).flows
+    counts = run.evaluation.outcome.side_effects
+    assert (flows.improved, flows.worsened) == (counts.improved, counts.worsened)
+    assert flows.right_other + flows.wrong_other == counts.changed_equal
+    assert flows.right_same + flows.wrong_same == counts.unchanged
 
 
 def test_better_trials_that_are_not_recommended_were_vetoed(run):
-    findings = Findings.of(run)
-    best, chosen = findings.search.trials[-1], findings.search.recommended
+    best, chosen = run.search.trials[-1], run.search.recommended
     best = dataclasses.replace(best, steered=Accuracy(0.99, (0.98, 1.0), 240), p_adjusted=1e-9)
     best = dataclasses.replace(best, delta=Delta(0.5, (0.4, 0.6), 1e-9))
     unsure = dataclasses.replace(best, p_adjusted=0.06)
-    search = dataclasses.replace(findings.search, trials=(chosen, unsure, best))
-    assert dataclasses.replace(findings, search=search).vetoed == (best,)
+    search = dataclasses.replace(run.search, trials=(chosen, unsure, best))
+    searched = dataclasses.replace(run, search=search)
+    assert Findings(searched).vetoed == (best,)
     unguarded = dataclasses.replace(run.provenance, guards=())
-    free = dataclasses.replace(run, provenance=unguarded)
-    assert dataclasses.replace(findings, search=search, run=free).vetoed == ()
+    assert Findings(dataclasses.replace(searched, provenance=unguarded)).vetoed == ()
 
 
 def test_nothing_is_loaded_from_outside_and_nothing_runs(html):
@@ -337,11 +347,20 @@ HOSTILE = [
 def test_hostile_text_is_shown_as_text():
     made = Synthetic(n=60, texts=dict(enumerate(HOSTILE)))
     run = made.run()
-    rows = dict(enumerate(run.predictions[: len(HOSTILE)]))
-    for index, row in rows.items():
-        text = HOSTILE[index]
-        row |= {"prompt": text, "target": [text], "baseline_outcome": 0.0, "steered_outcome": 1.0}
-        row |= {"id": f"<b>{index}", "baseline_answer": text, "steered_text": text[::-1]}
+    hostile = [
+        dataclasses.replace(
+            row,
+            id=f"<b>{index}",
+            prompt=text,
+            target=(text,),
+            baseline_outcome=0.0,
+            steered_outcome=1.0,
+            baseline_answer=text,
+            steered_text=text[::-1],
+        )
+        for index, (row, text) in enumerate(zip(run.predictions, HOSTILE, strict=False))
+    ]
+    run.predictions = (*hostile, *run.predictions[len(hostile) :])
     page = Page(html := report.render(run))
     assert list(page.sections) == SECTIONS
     assert page.open == []
@@ -410,9 +429,11 @@ def test_graded_outcomes_and_ones_that_cannot_be_judged():
 
 def test_a_strategy_that_was_asked_for_is_reported_without_a_recommendation(run):
     settings = FitSettings(strategy="A")
-    asked = dataclasses.replace(run, settings=settings, search={**run.search, "recommended": None})
-    assert Findings.of(asked).setting == Setting("A", 0.5)
-    assert Findings.of(asked).recommended is None
+    asked = dataclasses.replace(
+        run, settings=settings, search=dataclasses.replace(run.search, recommended=None)
+    )
+    assert Findings(asked).setting == Recommendation("A", 0.5)
+    assert Findings(asked).recommended is None
 
 
 def test_many_layers_and_long_texts_stay_small():
@@ -421,10 +442,11 @@ def test_many_layers_and_long_texts_stay_small():
     assert len(html.encode()) < 3_000_000
 
 
-def test_a_foreign_evaluation_is_refused_in_one_line(run):
-    evaluation = {**run.evaluation, "delta": {"value": "much"}}
-    with pytest.raises(ArtifactError, match=r"^evaluation\.json is not what .*delta") as refusal:
-        report.render(dataclasses.replace(run, evaluation=evaluation))
+def test_a_foreign_evaluation_is_refused_in_one_line(run, tmp_path):
+    file = run.save(tmp_path / "run") / "evaluation.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "delta": {"value": "much"}}))
+    with pytest.raises(ArtifactError, match=r"evaluation\.json is not what .*delta") as refusal:
+        load_run(tmp_path / "run")
     assert "\n" not in str(refusal.value)
 
 
@@ -468,7 +490,7 @@ def test_what_fewer_samples_would_have_chosen_is_shown(logged, tmp_path):
 
 
 def test_fewer_samples_count_from_where_the_best_feature_stays(logged):
-    found = Findings.of(logged)
+    found = Findings(logged)
     unsettled = [dataclasses.replace(each, same_best=False) for each in found.snapshots]
     for same, settled in (((1, 0, 1), 90), ((0, 1, 1), 50), ((1, 1, 1), 25)):
         found.__dict__["snapshots"] = tuple(

@@ -17,7 +17,7 @@ from corrsteer.method.reselect import merge, select
 from corrsteer.method.shards import Shard, collect_shard
 from corrsteer.progress import Silent
 from corrsteer.report.command import reproduce
-from corrsteer.runs.document import verdict
+from corrsteer.runs.document import run_document
 from corrsteer.stats.correlation import StreamingCorrelation
 
 SCORER = r"regex:^\s*[n-zN-Z0-4]"
@@ -90,8 +90,8 @@ def test_without_a_log_the_selection_is_the_same_and_its_p_values_are_bounds(sav
         (tmp_path / "bare" / name).unlink()
     whole, bare = (select(cs.load_run(path)) for path in (saved, tmp_path / "bare"))
     assert [f.key for f in bare.features] == [f.key for f in whole.features]
-    assert bare.inference["p_method"] == "Bonferroni"
-    assert bare.inference["note"] == "the run has no log"
+    assert bare.inference.p_method == "Bonferroni"
+    assert bare.inference.note == "the run has no log"
 
 
 def test_strategies_that_need_the_model_are_refused(saved):
@@ -282,7 +282,7 @@ def test_shards_merged_are_one_collection(lm, task, tmp_path):
     for number in (1, 2, 3):
         shard = Shard.parse(f"{number}/3")
         run = collect_shard(lm, task, shard, batch_size=4)
-        assert verdict(run, None) == f"Part {number}/3 is collected: " + (
+        assert run_document(run, None, None).verdict.text == f"Part {number}/3 is collected: " + (
             "`corrsteer merge` adds up all parts."
         )
         runs[str(number)] = cs.load_run(run.save(tmp_path / str(number)))
@@ -324,7 +324,7 @@ def test_a_fit_to_what_was_collected_is_the_whole_fit(lm, task, saved, strategy)
     )
     assert_same(whole, after)
     assert after.search == whole.search
-    assert after.search["trials"]
+    assert after.search.trials
     assert after.counts.n_fit == 40
     assert stages.names
     assert not [name for name in stages.names if "collect" in name]

@@ -22,6 +22,7 @@ from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm import models
 from corrsteer.runs.folder import load_run
+from corrsteer.runs.records import as_json
 from corrsteer.runs.steering import Steering, mismatch, steer
 
 FILES = ["README.md", "config.json", "steer.py", "steering.safetensors"]
@@ -125,9 +126,9 @@ def test_a_runs_card_tells_its_evidence_and_where_it_holds(run, tmp_path):
     export(load_run(run).described(), "torch", tmp_path / "s")
     assert sorted(path.name for path in (tmp_path / "s").iterdir()) == FILES
     text = (tmp_path / "s" / "README.md").read_text()
-    document = load_run(run).evaluation
+    document = as_json(load_run(run).evaluation)
     for words in (
-        document["verdict"],
+        document["verdict"]["text"],
         f"| accuracy without it | {100 * document['baseline']['accuracy']:.1f} % |",
         f"{document['side_effects']['unchanged']} stayed as they were",
         "10 random controls",

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from corrsteer.cli.declare import flat
 from corrsteer.cli.options import BASELINE, LOCAL, NO_GUARDS, EngineOptions, ModelOptions, TaskSetup
@@ -27,6 +27,8 @@ from corrsteer.lm.known_models import RAW
 from corrsteer.lm.models import LanguageModel, load_model
 from corrsteer.method.provenance import library_versions
 from corrsteer.progress import Progress
+from corrsteer.runs.records import EvaluationDocument, RunDocument, TuningDocument
+from corrsteer.runs.records import as_json as document_json
 from corrsteer.runs.run import Run
 from corrsteer.scoring.base import prepare
 from corrsteer.tasks import Task, known_tasks, load_task, mini
@@ -225,11 +227,15 @@ def quietly() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-def emit(
-    document: Mapping[str, Any], as_json: bool, show: Callable[[Mapping[str, Any]], None]
-) -> None:
+AnyDocument = TypeVar(
+    "AnyDocument", RunDocument, EvaluationDocument, TuningDocument, Mapping[str, Any]
+)
+
+
+def emit(document: AnyDocument, as_json: bool, show: Callable[[AnyDocument], None]) -> None:
     """Print a result, as JSON or as it shows itself to people."""
     if as_json:
-        sys.stdout.write(to_json(document))
+        told = document if isinstance(document, Mapping) else document_json(document)
+        sys.stdout.write(to_json(told))
     else:
         show(document)

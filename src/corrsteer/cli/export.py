@@ -117,7 +117,7 @@ def run_verify(options: VerifyOptions) -> None:
 
 def _prompts(lm: LanguageModel, run: Run, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of the prompts given, or of some of the run's test split."""
-    texts = texts or [row["prompt"] for row in run.predictions[:PROMPTS]]
+    texts = texts or [row.prompt for row in run.predictions[:PROMPTS]]
     if not texts:
         raise SettingsError("the run has no test samples to try; give --prompt TEXT")
     return [lm.prompt_ids(Sample(str(index), text)) for index, text in enumerate(texts)]

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
 
 from corrsteer.cli.options import ListOptions
-from corrsteer.cli.terminal import print_names
 from corrsteer.lm.known_models import KNOWN_MODELS
 from corrsteer.tasks import known_tasks
 
@@ -29,4 +32,14 @@ def _emit(title: str, described: dict[str, str], options: ListOptions) -> None:
     if options.as_json:
         sys.stdout.write(json.dumps(rows, indent=2) + "\n")
     else:
-        print_names(title, rows)
+        _print_names(title, rows)
+
+
+def _print_names(title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Names with their descriptions."""
+    table = Table(title=title, box=None, title_justify="left", pad_edge=False)
+    for column in ("name", "description"):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(row["name"], row["description"])
+    Console().print(table)

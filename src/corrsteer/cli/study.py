@@ -35,6 +35,7 @@ from corrsteer.lm.models import saes_of
 from corrsteer.method.arms import ArmRunner
 from corrsteer.runs.folder import load_run
 from corrsteer.runs.run import Run
+from corrsteer.stats.metrics import Accuracy
 from corrsteer.studies.null import null_document, null_study
 from corrsteer.studies.paper.arms import tried
 from corrsteer.studies.paper.parts import snapshot_arms
@@ -167,7 +168,7 @@ def _print_samples(document: Mapping[str, Any]) -> None:
             *("-" if row[of] is None else f"{row[of]:.3f}" for of in ("largest", "threshold")),
             f"{100 * row['agreement']:.0f} %",
             "yes" if row["same_best"] else "no",
-            *(accuracy_text(row[name]["steered"]) for name in arms),
+            *(accuracy_text(Accuracy(**row[name]["steered"])) for name in arms),
         )
     print_table(console, table)
 

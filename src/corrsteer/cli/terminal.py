@@ -24,7 +24,19 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from corrsteer.features import Feature
 from corrsteer.progress import Advance
+from corrsteer.runs.evidence import Evidence
+from corrsteer.runs.records import (
+    EvaluationDocument,
+    GuardChange,
+    Outcome,
+    RunDocument,
+    SteeredOutcome,
+    TuningDocument,
+)
+from corrsteer.runs.verdict import Verdict
+from corrsteer.stats.metrics import Accuracy
 
 NARROW = 60
 """Columns below which a progress line goes without its bar."""
@@ -85,56 +97,60 @@ class TerminalProgress:
             self._progress.remove_task(task)
 
 
-def print_run(document: Mapping[str, Any]) -> None:
+def print_run(document: RunDocument) -> None:
     """The result of `train`, as tables and a verdict."""
-    console = Console()
-    task = document["task"]
-    counts = f"{task['n_fit']} fit, {task['n_select']} select, {task['n_test']} test samples"
-    console.print(_heading(document, counts))
-    if document["baseline"] is not None:
-        print_table(console, _arms(document))
-        _print_controls(console, document)
-        _print_guards(console, document["guards"])
-    if document["features"]:
-        print_table(console, _features(document["features"]))
-        print_inference(console, document["inference"])
-    console.print(Text(document["verdict"], style="bold"))
-    if document["run"] is not None:
-        console.print(Text(f"Run folder: {document['run']}"), soft_wrap=True)
+    console, task = Console(), document.task
+    counts = f"{task.n_fit} fit, {task.n_select} select, {task.n_test} test samples"
+    console.print(_heading(document.model.id, task.name, counts))
+    if document.outcome is not None:
+        print_table(console, _arms(document, document.outcome))
+        _print_controls(console, document.outcome)
+        _print_guards(console, document.outcome.guards)
+    if document.features:
+        print_table(console, _features(document.features))
+        print_inference(console, document.inference)
+    print_verdict(console, document.verdict)
+    if document.run is not None:
+        console.print(Text(f"Run folder: {document.run}"), soft_wrap=True)
 
 
-def print_evaluation(document: Mapping[str, Any]) -> None:
+def print_verdict(console: Console, verdict: Verdict) -> None:
+    """What came of a run, and the reasons."""
+    console.print(Text(verdict.text, style="bold"))
+    for reason in verdict.reasons:
+        if reason not in verdict.text:
+            console.print(Text(f"- {reason}"))
+
+
+def print_evaluation(document: EvaluationDocument) -> None:
     """The result of `eval`: the baseline, and the steered arm at each strength."""
-    console = Console()
-    console.print(_heading(document, f"{document['task']['n_test']} test samples"))
-    table = arm_table()
-    table.add_row("baseline", accuracy_text(document["baseline"]), "", "", "")
-    for arm in document.get("strengths", ()):
-        add_arm(table, f"steered x {arm['strength']:g}", arm)
+    console, task = Console(), document.task
+    console.print(_heading(document.model.id, task.name, f"{task.n_test} test samples"))
+    table = arm_table(document.baseline)
+    for arm in document.strengths:
+        add_arm(table, f"steered x {arm.strength:g}", arm)
     print_table(console, table)
-    if document["forced"]:
-        console.print(Text(f"Forced: {document['forced']}."))
+    if document.forced:
+        console.print(Text(f"Forced: {document.forced}."))
 
 
-def print_tuning(document: Mapping[str, Any]) -> None:
+def print_tuning(document: TuningDocument) -> None:
     """The result of `sft`: the model before and after, and its guards."""
-    console = Console()
-    task, training = document["task"], document["training"]
-    console.print(_heading(document, f"{task['n_fit']} fit, {task['n_test']} test samples"))
-    table = arm_table()
-    table.add_row("baseline", accuracy_text(document["baseline"]), "", "", "")
-    add_arm(table, f"fine-tuned ({training['method']})", {**document, "features": True})
+    console, task, training = Console(), document.task, document.training
+    counts = f"{task.n_fit} fit, {task.n_test} test samples"
+    console.print(_heading(document.model.id, task.name, counts))
+    table = arm_table(document.outcome.baseline)
+    add_arm(table, f"fine-tuned ({training.method})", document.outcome)
     print_table(console, table)
-    _print_guards(console, document["guards"])
-    first, last = training["losses"][0], training["losses"][-1]
+    _print_guards(console, document.outcome.guards)
     console.print(
-        f"{training['steps']} steps, {training['epochs']:.3g} epochs at learning rate "
-        f"{training['learning_rate']:.2g}, {training['trained_parameters']:,} parameters; "
-        f"loss {first:.3g} -> {last:.3g}",
+        f"{training.steps} steps, {training.epochs:.3g} epochs at learning rate "
+        f"{training.learning_rate:.2g}, {training.trained_parameters:,} parameters; "
+        f"loss {training.losses[0]:.3g} -> {training.losses[-1]:.3g}",
         highlight=False,
     )
-    console.print(Text(document["verdict"], style="bold"))
-    console.print(Text(f"Folder: {document['run']}"), soft_wrap=True)
+    print_verdict(console, document.verdict)
+    console.print(Text(f"Folder: {document.run}"), soft_wrap=True)
 
 
 def print_verification(document: Mapping[str, Any]) -> None:
@@ -188,112 +204,99 @@ def print_table(console: Console, table: Table) -> None:
         console.print(Text("; ".join(cells)))
 
 
-def print_names(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Names with their descriptions."""
-    table = Table(title=title, box=None, title_justify="left", pad_edge=False)
-    for column in ("name", "description"):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(row["name"], row["description"])
-    Console().print(table)
+def _heading(model: str, task: str, counts: str) -> Text:
+    return Text.assemble((model, "bold"), (" on ", "bold"), (task, "bold"), f": {counts}")
 
 
-def _heading(document: Mapping[str, Any], counts: str) -> Text:
-    names = (document["model"]["id"], " on ", document["task"]["name"])
-    return Text.assemble(*((name, "bold") for name in names), f": {counts}")
-
-
-def _arms(document: Mapping[str, Any]) -> Table:
-    table = arm_table()
-    table.add_row("baseline", accuracy_text(document["baseline"]), "", "", "")
-    for name, arm in document["strategies"].items():
-        add_arm(table, f"{name} x {arm['strength']:g}", arm)
-    recommended = document["recommended"]
-    if recommended is None:
+def _arms(document: RunDocument, outcome: SteeredOutcome) -> Table:
+    table = arm_table(outcome.baseline)
+    for name, arm in document.strategies.items():
+        add_arm(table, f"{name} x {arm.strength:g}", arm if arm.features else None)
+    chosen = document.recommended
+    if chosen is None:
         table.add_row("recommended", "none", "", "", "")
     else:
-        name = f"recommended {recommended['strategy']} x {recommended['strength']:g}"
-        add_arm(table, name, document)
+        add_arm(table, f"recommended {chosen.strategy} x {chosen.strength:g}", outcome)
     return table
 
 
-def arm_table() -> Table:
-    """A table of arms, without rows."""
+def arm_table(baseline: Accuracy) -> Table:
+    """A table of arms, with the baseline's row."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("arm", no_wrap=True)
     for column in ("accuracy % [95 %]", "change [95 %]", "p", "SER"):
         table.add_column(column, justify="right", no_wrap=True)
+    table.add_row("baseline", accuracy_text(baseline), "", "", "")
     return table
 
 
-def add_arm(table: Table, name: str, arm: Mapping[str, Any]) -> None:
-    """Give such a table the row of an arm."""
-    if not arm.get("features", True):
+def add_arm(table: Table, name: str, arm: Outcome | None) -> None:
+    """A steered arm's row; None for one that has no features."""
+    if arm is None:
         table.add_row(name, "no features", "", "", "")
         return
-    delta, ser = arm["delta"], arm["side_effects"]["ser"]
-    low, high = (100 * bound for bound in delta["ci"])
-    change = f"{100 * delta['value']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    delta, ser = arm.delta, arm.side_effects.ser
+    low, high = (100 * bound for bound in delta.ci)
     table.add_row(
         name,
-        accuracy_text(arm["steered"]),
-        change,
-        f"{delta['p_value']:.2g}",
+        accuracy_text(arm.steered),
+        f"{100 * delta.value:+.1f} [{low:+.1f}, {high:+.1f}]",
+        f"{delta.p_value:.2g}",
         "-" if ser is None else f"{ser:.2f}",
     )
 
 
-def accuracy_text(accuracy: Mapping[str, Any]) -> str:
+def accuracy_text(accuracy: Accuracy) -> str:
     """An accuracy with its interval, in percent."""
-    low, high = (100 * bound for bound in accuracy["ci"])
-    return f"{100 * accuracy['accuracy']:.1f} [{low:.1f}, {high:.1f}]"
+    low, high = (100 * bound for bound in accuracy.ci)
+    return f"{100 * accuracy.accuracy:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def _print_controls(console: Console, document: Mapping[str, Any]) -> None:
-    random = document["controls"]["random"]
-    if random["draws"]:
+def _print_controls(console: Console, outcome: SteeredOutcome) -> None:
+    random = outcome.controls.random if outcome.controls else None
+    if random is not None and random.best is not None and random.mean is not None:
         console.print(
-            f"{random['draws']} random controls: mean {100 * random['mean']:.1f} %, "
-            f"best {100 * random['best']:.1f} %",
+            f"{random.draws} random controls: mean {100 * random.mean:.1f} %, "
+            f"best {100 * random.best:.1f} %",
             highlight=False,
         )
 
 
-def _print_guards(console: Console, guards: Mapping[str, Any]) -> None:
+def _print_guards(console: Console, guards: Mapping[str, GuardChange]) -> None:
     for name, guard in guards.items():
-        low, high = (100 * bound for bound in guard["delta"]["ci"])
+        low, high = (100 * bound for bound in guard.delta.ci)
         console.print(
-            f"guard {name}: {100 * guard['baseline']:.1f} % -> {100 * guard['steered']:.1f} % "
-            f"({100 * guard['delta']['value']:+.1f} [{low:+.1f}, {high:+.1f}])",
+            f"guard {name}: {100 * guard.baseline:.1f} % -> {100 * guard.steered:.1f} % "
+            f"({100 * guard.delta.value:+.1f} [{low:+.1f}, {high:+.1f}])",
             highlight=False,
         )
 
 
-def print_inference(console: Console, found: Mapping[str, Any]) -> None:
+def print_inference(console: Console, found: Evidence | None) -> None:
     """How features were judged, in one line; nothing for a run that does not say."""
-    if not found:
+    if found is None or found.p_method is None or found.threshold is None:
         return
     line = (
-        f"adjusted p: {found['p_method']} over {found['comparisons']:,} latents; "
-        f"|r| above {found['threshold']:.3f} is significant"
+        f"adjusted p: {found.p_method} over {found.comparisons:,} latents; "
+        f"|r| above {found.threshold:.3f} is significant"
     )
-    if found["stability"] is not None:
-        line += f"; halves of the samples agree on a layer's best in {found['stability']:.0%}"
-    console.print(line if found["note"] is None else f"{line} ({found['note']})", highlight=False)
+    if found.stability is not None:
+        line += f"; halves of the samples agree on a layer's best in {found.stability:.0%}"
+    console.print(line if found.note is None else f"{line} ({found.note})", highlight=False)
 
 
-def _features(features: Sequence[Mapping[str, Any]]) -> Table:
+def _features(features: Sequence[Feature]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("layer", "latent", "coefficient", "r [95 %]", "adjusted p", "active"):
         table.add_column(column, justify="right", no_wrap=True)
     for feature in features:
-        low, high = feature["correlation_ci"]
+        low, high = feature.correlation_ci
         table.add_row(
-            str(feature["layer"]),
-            str(feature["latent"]),
-            f"{feature['coefficient']:.3f}",
-            f"{feature['correlation']:.3f} [{low:.2f}, {high:.2f}]",
-            f"{feature['p_adjusted']:.2g}",
-            f"{feature['frequency']:.0%}",
+            str(feature.layer),
+            str(feature.latent),
+            f"{feature.coefficient:.3f}",
+            f"{feature.correlation:.3f} [{low:.2f}, {high:.2f}]",
+            f"{feature.p_adjusted:.2g}",
+            f"{feature.frequency:.0%}",
         )
     return table

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from corrsteer.cli.common import (
     emit,
@@ -30,6 +29,7 @@ from corrsteer.report import write as write_report
 from corrsteer.runs.document import run_document
 from corrsteer.runs.folder import REPORT_FILE, claim_folder, load_run
 from corrsteer.runs.location import is_run
+from corrsteer.runs.records import RunDocument
 from corrsteer.runs.statistics_file import STATISTICS_FILE
 from corrsteer.settings import FitSettings
 from corrsteer.tasks import Task
@@ -66,7 +66,7 @@ def _train(
     shard: Shard | None,
     out: Path,
     checkpoint: Checkpoint,
-) -> dict[str, Any]:
+) -> RunDocument:
     """The document of a run that is made and written now."""
     watch = Stopwatch()
     with TerminalProgress() as progress:
@@ -125,7 +125,7 @@ def _run_folder(options: TrainOptions, task: Task) -> Path:
     return newest.with_name(newest.name.removesuffix(UNFINISHED))
 
 
-def _finished(out: Path, task: Task, settings: FitSettings) -> dict[str, Any]:
+def _finished(out: Path, task: Task, settings: FitSettings) -> RunDocument:
     """The document of a run that was finished before.
 
     Raises:

@@ -26,12 +26,13 @@ from corrsteer.cli.common import (
     unfinished_reading,
 )
 from corrsteer.cli.options import ModelOptions, TaskSetup, TransferOptions, names_in
-from corrsteer.cli.terminal import TerminalProgress, accuracy_text, add_arm, arm_table
+from corrsteer.cli.terminal import TerminalProgress, add_arm, arm_table
 from corrsteer.errors import SettingsError
 from corrsteer.lm.models import LanguageModel
-from corrsteer.runs.document import comparison_document
 from corrsteer.runs.folder import load_run
+from corrsteer.runs.records import Outcome
 from corrsteer.runs.run import Run
+from corrsteer.stats.metrics import Delta
 from corrsteer.studies.transfer import Transfer, check_same_model, transfer
 from corrsteer.tasks import Task
 
@@ -77,7 +78,7 @@ def run_transfer(options: TransferOptions) -> None:
             execution=execution,
         )
     document = _document(found, lm, runs, tasks, seed)
-    emit(document, options.as_json, _print_transfer)
+    emit(document, options.as_json, lambda _: _print_transfer(found, lm, runs))
 
 
 def _task_names(runs: Mapping[str, Run], given: str | None) -> list[str]:
@@ -152,7 +153,7 @@ def _document(
                 "run": name,
                 "source": runs[name].provenance.task,
                 "target": target,
-                **comparison_document(comparison),
+                **asdict(Outcome.of(comparison)),
                 "unscored": comparison.unscored,
             }
             for name, row in found.cells.items()
@@ -161,21 +162,17 @@ def _document(
     }
 
 
-def _print_transfer(document: Mapping[str, Any]) -> None:
-    console, labels = Console(), _labels(document["runs"])
-    console.print(Text.assemble((document["model"]["id"], "bold"), ": change of test accuracy"))
-    console.print(_matrix(document, labels))
-    for target, about in document["tasks"].items():
-        console.print(
-            Text.assemble("\non ", (target, "bold"), f": {about['baseline']['n']} samples")
-        )
-        table = arm_table()
-        table.add_row("baseline", accuracy_text(about["baseline"]), "", "", "")
-        for cell in document["cells"]:
-            if cell["target"] == target:
-                run = document["runs"][cell["run"]]
-                name = f"{labels[cell['run']]} x {run['strength']:g}"
-                add_arm(table, name, {"features": run["features"], **cell})
+def _print_transfer(found: Transfer, lm: LanguageModel, runs: Mapping[str, Run]) -> None:
+    console, labels = Console(), _labels(runs)
+    console.print(Text.assemble((lm.id, "bold"), ": change of test accuracy"))
+    console.print(_matrix(found, labels))
+    for target, baseline in found.baselines.items():
+        console.print(Text.assemble("\non ", (target, "bold"), f": {baseline.n} samples"))
+        table = arm_table(baseline)
+        for name, run in runs.items():
+            row = f"{labels[name]} x {run.steering.strength:g}"
+            outcome = Outcome.of(found.cells[name][target]) if run.steering.features else None
+            add_arm(table, row, outcome)
         console.print(table)
 
 
@@ -185,20 +182,19 @@ def _labels(runs: Iterable[str]) -> dict[str, str]:
     return names if len({*names.values()}) == len(names) else {name: name for name in names}
 
 
-def _matrix(document: Mapping[str, Any], labels: Mapping[str, str]) -> Table:
+def _matrix(found: Transfer, labels: Mapping[str, str]) -> Table:
     """Source x target, in points; a star where the interval excludes zero."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("source", overflow="fold")
-    for target in document["tasks"]:
+    for target in found.baselines:
         table.add_column(target, justify="right", overflow="fold")
-    for name in document["runs"]:
-        changes = [cell["delta"] for cell in document["cells"] if cell["run"] == name]
-        table.add_row(labels[name], *(_points(change) for change in changes))
+    for name, row in found.cells.items():
+        table.add_row(labels[name], *(_points(row[target].delta) for target in found.baselines))
     table.caption = "in points; * the 95 % interval excludes zero"
     table.caption_justify = "left"
     return table
 
 
-def _points(change: Mapping[str, Any]) -> str:
-    low, high = change["ci"]
-    return f"{100 * change['value']:+.1f}{' *' if low > 0 or high < 0 else ''}"
+def _points(change: Delta) -> str:
+    low, high = change.ci
+    return f"{100 * change.value:+.1f}{' *' if low > 0 or high < 0 else ''}"

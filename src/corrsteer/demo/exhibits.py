@@ -14,8 +14,9 @@ from typing import Literal
 from corrsteer.errors import ArtifactError
 from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint
-from corrsteer.report.findings import Findings, Row
+from corrsteer.report.findings import Findings
 from corrsteer.report.text import short, visible
+from corrsteer.runs.evaluation import Prediction
 from corrsteer.runs.folder import load_run
 from corrsteer.runs.run import Run
 from corrsteer.runs.steering import Steering
@@ -42,7 +43,7 @@ class Example:
     """
 
     direction: Literal["improved", "worsened"]
-    row: Row
+    row: Prediction
     chat: bool = False
 
     @property
@@ -100,7 +101,7 @@ class Exhibit:
                 f"{name} steers by no features, so there is nothing to switch; the demo needs a "
                 "run that has some, such as one of `train --strategy A`"
             )
-        return cls(name, Findings.of(run))
+        return cls(name, Findings(run))
 
     @property
     def run(self) -> Run:

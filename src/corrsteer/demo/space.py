@@ -57,8 +57,8 @@ def write_space(run: Run, folder: str | Path) -> Path:
     _check_model(exhibit)
     target = check_free(folder)
     ids = {example.row.id for example in exhibit.examples}
-    shown = [row for row in run.predictions if row["id"] in ids]
-    evaluation = {**(run.evaluation or {}), "run": RUN_FOLDER}
+    shown = tuple(row for row in run.predictions if row.id in ids)
+    evaluation = run.evaluation and dataclasses.replace(run.evaluation, run=RUN_FOLDER)
     slim = dataclasses.replace(
         run, statistics={}, log=None, predictions=shown, evaluation=evaluation
     )
@@ -92,7 +92,7 @@ def _texts(exhibit: Exhibit) -> dict[str, str]:
         "task": _line(exhibit.run.provenance.task),
         "model": _line(exhibit.model),
         "hub_model": None if exhibit.model == BUILT_IN else known.id if known else exhibit.model,
-        "verdict": _line(exhibit.findings.verdict),
+        "verdict": _line(exhibit.findings.verdict.text),
         "gradio": GRADIO,
         "python": PYTHON,
         "run_folder": RUN_FOLDER,

@@ -6,13 +6,12 @@ Changes when an evaluation says more.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from corrsteer.execution.units import IN_PROCESS, Execution
 from corrsteer.lm.models import LanguageModel
 from corrsteer.method.arms import ArmRunner
 from corrsteer.runs.comparison import Responses, compare
-from corrsteer.runs.evaluation import Evaluation
+from corrsteer.runs.evaluation import Evaluation, Prediction
 from corrsteer.runs.steering import Steering, mismatch
 from corrsteer.samples import Sample
 from corrsteer.stats import metrics
@@ -79,7 +78,7 @@ def evaluate_on(
     controls: Sequence[Steering] = (),
     guards: Sequence[ArmRunner] = (),
 ) -> Evaluation:
-    """The same on benches that may have been used before, so that baselines run once."""
+    """The same on splits that may have been used before, so that baselines run once."""
     steered, *random = runner.steered([steering, *controls], f"{1 + len(controls)} arms")
     comparison = compare(runner.baseline, steered)
     return Evaluation(
@@ -90,7 +89,7 @@ def evaluate_on(
         unscored=comparison.unscored,
         controls=tuple(control_accuracy(responses) for responses in random),
         guards={guard.task.name: guard.compare([steering], "guard")[0] for guard in guards},
-        predictions=tuple(predictions(runner.samples, runner.baseline, steered)),
+        predictions=predictions(runner.samples, runner.baseline, steered),
         forced=mismatch(runner.lm, steering),
     )
 
@@ -103,24 +102,21 @@ def control_accuracy(responses: Responses) -> float:
 
 def predictions(
     samples: Sequence[Sample], baseline: Responses, steered: Responses
-) -> list[dict[str, Any]]:
-    """A row a sample with both arms' text, answer and outcome (None where it is not judged)."""
-    return [
-        {
-            "id": sample.id,
-            "prompt": sample.text,
-            "target": list(sample.target),
-            **_arm("baseline", baseline, index),
-            **_arm("steered", steered, index),
-        }
-        for index, sample in enumerate(samples)
-    ]
-
-
-def _arm(name: str, responses: Responses, index: int) -> dict[str, Any]:
-    score = responses.scores[index]
-    return {
-        f"{name}_text": responses.texts[index],
-        f"{name}_answer": score.answer,
-        f"{name}_outcome": score.outcome,
-    }
+) -> tuple[Prediction, ...]:
+    """Each sample with both arms' replies."""
+    return tuple(
+        Prediction(
+            id=sample.id,
+            prompt=sample.text,
+            target=sample.target,
+            baseline_text=before,
+            baseline_answer=was.answer,
+            baseline_outcome=was.outcome,
+            steered_text=after,
+            steered_answer=now.answer,
+            steered_outcome=now.outcome,
+        )
+        for sample, before, was, after, now in zip(
+            samples, baseline.texts, baseline.scores, steered.texts, steered.scores, strict=True
+        )
+    )

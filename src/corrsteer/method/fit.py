@@ -28,7 +28,7 @@ from corrsteer.method.provenance import provenance_of
 from corrsteer.method.ranking import Ranking, SAEPlace
 from corrsteer.method.strategies import Searcher
 from corrsteer.runs.run import Counts, Provenance, Run
-from corrsteer.runs.search import Search, Trial
+from corrsteer.runs.search import Search
 from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
 from corrsteer.settings import FitSettings
@@ -97,10 +97,10 @@ def fit(
         features=steering.features,
         top_features={hook.name: features for hook, features in ranking.by_layer.items()},
         steering=steering,
-        candidates=search.chosen,
-        search=_search_document(search),
+        candidates=dict(search.chosen),
+        search=search.record,
         counts=Counts(collection.n, len(runner.samples), collection.unscored, watch.seconds),
-        inference=dataclasses.asdict(inference),
+        inference=inference,
         log=collection.log,
     )
 
@@ -155,7 +155,7 @@ def _collected_before(
         run.counts.n_fit,
         run.counts.unscored_fit,
         run.log,
-        None if run.log else run.inference.get("note") or "the run has no log",
+        None if run.log else run.log_note,
     )
 
 
@@ -202,33 +202,5 @@ def _steering(search: Search, settings: FitSettings, lm: LanguageModel) -> Steer
     if settings.strategy != "auto":
         return search.chosen[settings.strategy]
     if search.recommended is not None:
-        return search.recommended.steering
+        return search.recommended
     return Steering({}, (), lm.id, lm.revision, settings.positions)
-
-
-def _search_document(search: Search) -> dict[str, Any]:
-    recommended = search.recommended
-    return {
-        "comparisons": search.comparisons,
-        "baseline": dataclasses.asdict(search.baseline),
-        "recommended": None if recommended is None else trial_document(recommended),
-        "trials": [trial_document(trial) for trial in search.trials],
-    }
-
-
-def trial_document(trial: Trial) -> dict[str, Any]:
-    """A trial as JSON holds it."""
-    comparison = trial.comparison
-    return {
-        "strategy": trial.strategy,
-        "strength": trial.steering.strength,
-        "features": [[f.hook_point, f.latent] for f in trial.steering.features],
-        "steered": dataclasses.asdict(comparison.steered),
-        "delta": dataclasses.asdict(comparison.delta),
-        "p_adjusted": trial.p_adjusted,
-        "side_effects": dataclasses.asdict(comparison.side_effects),
-        "guards": {
-            name: {"baseline": before.accuracy, "steered": after.accuracy}
-            for name, (before, after) in trial.guards.items()
-        },
-    }

@@ -21,6 +21,7 @@ from corrsteer.method.evidence import ranked
 from corrsteer.method.fit import check_coefficient, rows_of
 from corrsteer.method.ranking import SAEPlace
 from corrsteer.runs.activation_log import ActivationLog, LogWriter
+from corrsteer.runs.evidence import Evidence
 from corrsteer.runs.run import Counts, Run
 from corrsteer.runs.steering import Steering, summed
 from corrsteer.settings import FitSettings
@@ -62,7 +63,7 @@ def select(run: Run, **changes: Any) -> Run:
     statistics = {HookPoint.parse(name): each for name, each in run.statistics.items()}
     handles = _handles(run)
     places = {hook: SAEPlace(each.layer, each.neuronpedia) for hook, each in handles.items()}
-    note = None if run.log else run.inference.get("note") or "the run has no log"
+    note = None if run.log else run.log_note
     ranking, inference = ranked(statistics, run.log, settings, places, note)
     features = ranking.best() if settings.strategy == "S" else ranking.best_per_layer()
     steering = _steering(features, handles, run, settings)
@@ -75,7 +76,7 @@ def select(run: Run, **changes: Any) -> Run:
         steering=steering,
         candidates={settings.strategy: steering},
         counts=run.counts,
-        inference=dataclasses.asdict(inference),
+        inference=inference,
         log=run.log,
     )
 
@@ -117,7 +118,7 @@ def merge(runs: Mapping[str, Run], **changes: Any) -> Run:
             merged=tuple(names),
             twice=_twice(runs),
         ),
-        inference={"note": note},
+        inference=Evidence(note=note),
     )
     return select(together, **changes)
 

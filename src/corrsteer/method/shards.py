@@ -17,6 +17,7 @@ from corrsteer.lm.sae_placement import choose_handles
 from corrsteer.method.arms import limited
 from corrsteer.method.fit import collected_now
 from corrsteer.method.provenance import provenance_of
+from corrsteer.runs.evidence import Evidence
 from corrsteer.runs.run import Counts, Run
 from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
@@ -109,6 +110,6 @@ def collect_shard(
             seconds=watch.seconds,
             shard=str(shard),
         ),
-        inference={"note": f"one of {shard.count} shards; merge them to choose features"},
+        inference=Evidence(note=f"one of {shard.count} shards; merge them to choose features"),
         log=collection.log,
     )

@@ -6,7 +6,7 @@ Changes when a strategy is added, or the rule by which one is recommended.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
@@ -15,10 +15,9 @@ from corrsteer.features import Feature
 from corrsteer.lm.models import LanguageModel
 from corrsteer.method.ranking import Ranking
 from corrsteer.runs.comparison import Comparison
-from corrsteer.runs.search import Search, Trial
+from corrsteer.runs.search import GuardAccuracy, Search, SearchRecord, Trial
 from corrsteer.runs.steering import Steering, combine
 from corrsteer.settings import FitSettings, Strategy
-from corrsteer.stats.metrics import Accuracy
 from corrsteer.stats.significance import bonferroni
 from corrsteer.tasks import Task
 
@@ -28,9 +27,23 @@ Key = tuple[frozenset[tuple[str, int]], float]
 """A set of features, and a strength."""
 
 
+@dataclass(frozen=True)
+class Setting:
+    """A strategy's set of features at a strength."""
+
+    strategy: Strategy
+    features: tuple[Feature, ...]
+    strength: float
+
+    @property
+    def key(self) -> Key:
+        """What tells steerings apart, whichever strategy made them."""
+        return _key(self.features, self.strength)
+
+
 @runtime_checkable
 class Arms(Protocol):
-    """What tries steerings: a `Bench`, or something that stands in for one."""
+    """What tries steerings: an `ArmRunner`, or something that stands in for one."""
 
     lm: LanguageModel
     task: Task
@@ -54,34 +67,41 @@ class Searcher:
         self._runner, self._guards = runner, guards
         self._ranking, self._rows, self._settings = ranking, rows, settings
         self._tried: dict[Key, Comparison] = {}
-        self._guarded: dict[Key, dict[str, tuple[Accuracy, Accuracy]]] = {}
+        self._guarded: dict[Key, dict[str, GuardAccuracy]] = {}
 
     def run(self) -> Search:
         """All strategies asked for, and the one to recommend."""
         strategy = self._settings.strategy
         wanted = STRATEGIES if strategy == "auto" else (strategy,)
         sets = {name: self._features(name) for name in wanted}
-        settings = [(f, strength) for name, f in sets.items() for strength in self._strengths(name)]
-        self._try(settings)
-        trials = [
-            self._trial(name, features, strength)
+        settings = [
+            Setting(name, features, strength)
             for name, features in sets.items()
             for strength in self._strengths(name)
         ]
-        chosen: dict[str, Steering] = {
+        self._try([(each.features, each.strength) for each in settings])
+        recommended = self._recommend(settings)
+        chosen: dict[Strategy, Steering] = {
             name: (
-                self._strongest_unharmful(trials)
+                self._strongest_unharmful([each for each in settings if each.strategy == "G"])
                 if name == "G"
                 else self._steering(features, self._settings.strength)
             )
             for name, features in sets.items()
         }
         return Search(
+            record=SearchRecord(
+                comparisons=len(self._tried),
+                baseline=self._tried[settings[0].key].baseline,
+                recommended=None if recommended is None else self._trial(recommended),
+                trials=tuple(self._trial(each) for each in settings),
+            ),
             chosen=chosen,
-            recommended=self._recommend(trials),
-            trials=tuple(trials),
-            comparisons=len(self._tried),
-            baseline=trials[0].comparison.baseline,
+            recommended=(
+                None
+                if recommended is None
+                else self._steering(recommended.features, recommended.strength)
+            ),
         )
 
     def _strengths(self, strategy: Strategy) -> tuple[float, ...]:
@@ -129,53 +149,55 @@ class Searcher:
         self._try([(features, strength)])
         return self._tried[_key(features, strength)].delta.value
 
-    def _trial(self, strategy: Strategy, features: Sequence[Feature], strength: float) -> Trial:
-        comparison = self._tried[_key(features, strength)]
-        p = bonferroni(comparison.delta.p_value, len(self._tried))
-        return Trial(strategy, self._steering(features, strength), comparison, p)
+    def _trial(self, setting: Setting) -> Trial:
+        """What is recorded of a setting that was tried."""
+        comparison = self._tried[setting.key]
+        return Trial(
+            strategy=setting.strategy,
+            strength=setting.strength,
+            features=tuple(feature.key for feature in setting.features),
+            steered=comparison.steered,
+            delta=comparison.delta,
+            p_adjusted=bonferroni(comparison.delta.p_value, len(self._tried)),
+            side_effects=comparison.side_effects,
+            guards=self._guarded.get(setting.key, {}),
+        )
 
-    def _recommend(self, trials: Sequence[Trial]) -> Trial | None:
+    def _recommend(self, settings: Sequence[Setting]) -> Setting | None:
         """The best on the select split that is significant there and harms no guard."""
-        for trial in sorted(trials, key=_preference):
-            delta = trial.comparison.delta
-            if delta.value <= 0 or trial.p_adjusted >= self._settings.alpha:
+        for setting in sorted(settings, key=self._preference):
+            trial = self._trial(setting)
+            if trial.delta.value <= 0 or trial.p_adjusted >= self._settings.alpha:
                 continue
-            guards = self._guard(trial.steering)
-            if not self._harms(guards):
-                return replace(trial, guards=guards)
+            if not self._harms(setting):
+                return setting
         return None
 
-    def _strongest_unharmful(self, trials: Sequence[Trial]) -> Steering:
-        """G's set at its best strength that no guard vetoes; without features if there is none."""
-        of_g = [trial for trial in trials if trial.strategy == "G"]
-        for trial in sorted(of_g, key=_preference):
-            if trial.comparison.delta.value > 0 and not self._harms(self._guard(trial.steering)):
-                return trial.steering
+    def _strongest_unharmful(self, settings: Sequence[Setting]) -> Steering:
+        """A set at its best strength that no guard vetoes; without features if there is none."""
+        for setting in sorted(settings, key=self._preference):
+            if self._tried[setting.key].delta.value > 0 and not self._harms(setting):
+                return self._steering(setting.features, setting.strength)
         return self._steering((), self._settings.strength)
 
-    def _guard(self, steering: Steering) -> dict[str, tuple[Accuracy, Accuracy]]:
-        key = _key(steering.features, steering.strength)
-        if key not in self._guarded:
-            self._guarded[key] = {
-                runner.task.name: (comparison.baseline, comparison.steered)
+    def _harms(self, setting: Setting) -> bool:
+        """Whether a guard task loses too much; guards are run if they were not."""
+        if setting.key not in self._guarded:
+            steering = self._steering(setting.features, setting.strength)
+            self._guarded[setting.key] = {
+                runner.task.name: GuardAccuracy(
+                    comparison.baseline.accuracy, comparison.steered.accuracy
+                )
                 for runner in self._guards
                 for comparison in runner.compare([steering], "guard")
             }
-        return self._guarded[key]
+        return bool(self._trial(setting).harmed(self._settings.guard_tolerance))
 
-    def _harms(self, guards: Mapping[str, tuple[Accuracy, Accuracy]]) -> bool:
-        tolerance = self._settings.guard_tolerance
-        # a hair of slack, so that a loss of exactly the tolerance is tolerated in floating point
-        return any(
-            before.accuracy - after.accuracy > tolerance + 1e-9 for before, after in guards.values()
-        )
+    def _preference(self, setting: Setting) -> tuple[float, int, float]:
+        """Sorts the better first: higher accuracy, then fewer features, then lower strength."""
+        accuracy = self._tried[setting.key].steered.accuracy
+        return -accuracy, len(setting.features), setting.strength
 
 
 def _key(features: Sequence[Feature], strength: float) -> Key:
     return frozenset(feature.key for feature in features), strength
-
-
-def _preference(trial: Trial) -> tuple[float, int, float]:
-    """Sorts the better first: higher accuracy, then fewer features, then lower strength."""
-    steering = trial.steering
-    return -trial.comparison.steered.accuracy, len(steering.features), steering.strength

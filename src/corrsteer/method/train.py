@@ -23,6 +23,7 @@ from corrsteer.runs.document import run_document
 from corrsteer.runs.evaluation import Evaluation
 from corrsteer.runs.explanations import explain, with_explanations
 from corrsteer.runs.folder import claim_folder, load_run
+from corrsteer.runs.records import RunDocument
 from corrsteer.runs.run import Run
 from corrsteer.runs.steering import Steering
 from corrsteer.settings import FitSettings
@@ -43,8 +44,8 @@ def train(
     collected: Path | None = None,
     execution: Execution = IN_PROCESS,
     watch: Stopwatch | None = None,
-) -> tuple[Run, dict[str, Any]]:
-    """A fitted run, evaluated unless asked not to, and written to `out`; and its JSON document.
+) -> tuple[Run, RunDocument]:
+    """A fitted run, evaluated unless asked not to, and written to `out`; and what is told of it.
 
     Args:
         lm: a model with SAEs.
@@ -83,7 +84,7 @@ def train(
             evaluation = _evaluate(run, lm, runners)
             comparisons = runners[0].compare(list(run.candidates.values()), "strategies")
             strategies = dict(zip(run.candidates, comparisons, strict=True))
-        run.predictions = list(evaluation.predictions)
+        run.predictions = evaluation.predictions
         run.evaluation = document = run_document(run, str(out), evaluation, strategies)
     else:
         document = run_document(run, str(out), None)

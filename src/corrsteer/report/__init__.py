@@ -27,7 +27,7 @@ def render(run: Run) -> str:
     Raises:
         ArtifactError: the run's JSON is not of this version.
     """
-    return page(Findings.of(run))
+    return page(Findings(run))
 
 
 def write(run: Run, folder: str | Path) -> Path:
@@ -54,7 +54,7 @@ def write_figures(run: Run, folder: str | Path) -> list[Path]:
         ArtifactError: the run's JSON is not of this version, or the folder cannot be written to.
     """
     written = []
-    for chart in charts(Findings.of(run)).values():
+    for chart in charts(Findings(run)).values():
         with house_style():
             figure = chart.draw(WIDE)
             for suffix, content in ((".svg", svg_file(figure)), (".png", png_file(figure))):

@@ -24,7 +24,8 @@ from corrsteer.report.drawing import (
     inline_svg,
 )
 from corrsteer.report.figures import Chart, charts
-from corrsteer.report.findings import Findings, Row
+from corrsteer.report.findings import Findings
+from corrsteer.runs.evaluation import Prediction
 from corrsteer.settings import FitSettings
 
 TEMPLATE = "report.html.j2"
@@ -42,13 +43,13 @@ class Example:
         baseline, steered: the replies side by side, cut, with their differences marked.
     """
 
-    row: Row
+    row: Prediction
     prompt: text.Segments
     baseline: text.Segments
     steered: text.Segments
 
     @classmethod
-    def of(cls, row: Row) -> Example:
+    def of(cls, row: Prediction) -> Example:
         """The sample, cut and compared."""
         return cls(
             row, text.cut(row.prompt), *text.side_by_side(row.baseline_text, row.steered_text)
@@ -70,7 +71,7 @@ class Direction:
     more: Sequence[Example]
 
     @classmethod
-    def of(cls, name: str, rows: Sequence[Row]) -> Direction:
+    def of(cls, name: str, rows: Sequence[Prediction]) -> Direction:
         """The first `EXAMPLES` samples."""
         examples = [Example.of(row) for row in rows[:EXAMPLES]]
         return cls(name, len(rows), examples[:OPEN_EXAMPLES], examples[OPEN_EXAMPLES:])
@@ -85,7 +86,7 @@ def page(findings: Findings) -> str:
         run=run,
         made=run.provenance,
         evaluated=findings.evaluated,
-        search=findings.search,
+        search=run.search,
         figure=figures(charts(findings)),
         directions=[
             Direction.of("improved", findings.improved),
@@ -150,7 +151,7 @@ def figures(found: dict[str, Chart]) -> Callable[[str], Markup]:
 
 def origin_rows(findings: Findings) -> list[tuple[str, str]]:
     """Name and value of what the run was made from, as far as it is recorded."""
-    made, counts, evaluated = findings.run.provenance, findings.run.counts, findings.evaluated
+    made, counts, told = findings.run.provenance, findings.run.counts, findings.told
     rows = {"model": made.model, "revision": made.revision, "SAEs": made.sae_source}
     if made.hook_shift:
         rows["hook shift"] = f"{made.hook_shift} blocks"
@@ -163,9 +164,9 @@ def origin_rows(findings: Findings) -> list[tuple[str, str]]:
             "fit samples": _samples(counts.n_fit, counts.unscored_fit),
             "select samples": f"{counts.n_select:,}",
         }
-    if evaluated is not None:
-        unscored = evaluated.task.unscored_test
-        rows["test samples"] = _samples(evaluated.baseline.n + unscored, unscored)
+    if told is not None:
+        unscored = told.task.unscored_test
+        rows["test samples"] = _samples(told.task.n_test + unscored, unscored)
     return [(name, text.short(value, 200)) for name, value in rows.items() if value]
 
 
@@ -179,8 +180,8 @@ def cost_rows(findings: Findings) -> list[tuple[str, str]]:
     rows = [(name, f"{spent:,.1f} s") for name, spent in seconds.items()]
     if len(rows) > 1:
         rows.append(("together", f"{sum(seconds.values()):,.1f} s"))
-    if findings.evaluated is not None:
-        rows.append(("peak memory", f"{findings.evaluated.peak_memory_mb:,.0f} MB"))
+    if findings.told is not None:
+        rows.append(("peak memory", f"{findings.told.peak_memory_mb:,.0f} MB"))
     return rows
 
 

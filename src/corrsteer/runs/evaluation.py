@@ -7,11 +7,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from corrsteer.notebook import accuracy, overview
 from corrsteer.runs.comparison import Comparison
 from corrsteer.stats.metrics import Accuracy, Delta, SideEffects
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A test sample with both arms' replies.
+
+    Attributes:
+        id, prompt, target: of the sample; a chat's prompt turn by turn.
+        baseline_text, steered_text: the replies.
+        baseline_answer, steered_answer: what the scorer read out of them, or None.
+        baseline_outcome, steered_outcome: in [0, 1], or None where they cannot be judged.
+    """
+
+    id: str
+    prompt: str
+    target: tuple[str, ...]
+    baseline_text: str
+    baseline_answer: str | None
+    baseline_outcome: float | None
+    steered_text: str
+    steered_answer: str | None
+    steered_outcome: float | None
+
+    @property
+    def change(self) -> float:
+        """Steered minus baseline outcome; 0 where one of them is not judged."""
+        if self.baseline_outcome is None or self.steered_outcome is None:
+            return 0.0
+        return self.steered_outcome - self.baseline_outcome
 
 
 @dataclass(frozen=True)
@@ -26,7 +54,7 @@ class Evaluation:
         unscored: samples left out because a reply could not be judged.
         controls: accuracies under random-feature controls.
         guards: guard task -> comparison on its own test split.
-        predictions: a row a sample: prompt, target, and both arms' text, answer and outcome.
+        predictions: one a sample, in the order of the samples.
         forced: why the steering is not for this model, where it was forced on it; else None.
     """
 
@@ -37,7 +65,7 @@ class Evaluation:
     unscored: int
     controls: tuple[float, ...] = ()
     guards: Mapping[str, Comparison] = field(default_factory=dict)
-    predictions: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    predictions: tuple[Prediction, ...] = field(default=(), repr=False)
     forced: str | None = None
 
     def _repr_html_(self) -> str:

@@ -15,9 +15,9 @@ class Evidence:
     """How the features of a run were judged.
 
     Attributes:
-        p_method: what their `p_adjusted` is.
+        p_method: what their `p_adjusted` is; None where no features were chosen.
         comparisons: latents compared over all layers.
-        threshold: the |r| above which `p_adjusted` is at most the run's alpha.
+        threshold: the |r| above which `p_adjusted` is at most the run's alpha, or None.
         permutations: of the outcomes; 0 where p-values are analytic.
         stability: share of random cuts of the fit samples into halves for which the best feature
             of a layer is the same in both, mean over layers; None without a log, and for another
@@ -26,9 +26,9 @@ class Evidence:
         note: why there is no log of activations, or None.
     """
 
-    p_method: PMethod
-    comparisons: int
-    threshold: float
+    p_method: PMethod | None = None
+    comparisons: int = 0
+    threshold: float | None = None
     permutations: int = 0
     stability: float | None = None
     stability_by_hook_point: dict[str, float | None] = field(default_factory=dict)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,8 +23,12 @@ from corrsteer.files import check_place, contents, was_interrupted, whole_folder
 from corrsteer.hook_points import HookPoint
 from corrsteer.json_text import to_json
 from corrsteer.runs.activation_log import LOG_FILE, OUTCOMES_FILE, ActivationLog, open_log
+from corrsteer.runs.evaluation import Prediction
+from corrsteer.runs.evidence import Evidence
 from corrsteer.runs.location import RUN_FILE, check_folder
-from corrsteer.runs.run import SCHEMA, Counts, Provenance, Run
+from corrsteer.runs.records import RUN_SCHEMA, RunDocument, as_json, read_run_document
+from corrsteer.runs.run import Counts, Provenance, Run
+from corrsteer.runs.search import SearchRecord
 from corrsteer.runs.statistics_file import STATISTICS_FILE, read_statistics, statistics_bytes
 from corrsteer.runs.steering import FILE_NAME, Steering
 from corrsteer.settings import FitSettings
@@ -90,7 +94,7 @@ def _write(run: Run, folder: Path) -> None:
     if run.log is not None:
         run.log.save(folder)
     features = {
-        "schema": SCHEMA,
+        "schema": RUN_SCHEMA,
         "selected": [feature.to_dict() for feature in run.features],
         "top": {
             hook: [feature.to_dict() for feature in features]
@@ -99,19 +103,19 @@ def _write(run: Run, folder: Path) -> None:
     }
     write_whole(folder / FEATURES_FILE, to_json(features))
     if run.evaluation is not None:
-        write_whole(folder / EVALUATION_FILE, to_json(run.evaluation))
-        write_whole(folder / PREDICTIONS_FILE, parquet_bytes(run.predictions))
+        write_whole(folder / EVALUATION_FILE, to_json(as_json(run.evaluation)))
+        write_whole(folder / PREDICTIONS_FILE, predictions_bytes(run.predictions))
     write_whole(folder / RUN_FILE, to_json(_document(run)))
 
 
 def _document(run: Run) -> dict[str, Any]:
     return {
-        "schema": SCHEMA,
+        "schema": RUN_SCHEMA,
         **dataclasses.asdict(run.provenance),
         "settings": dataclasses.asdict(run.settings),
-        "search": run.search,
+        "search": dataclasses.asdict(run.search) if run.search else {},
         "counts": dataclasses.asdict(run.counts),
-        "inference": run.inference,
+        "inference": dataclasses.asdict(run.inference) if run.inference else {},
     }
 
 
@@ -132,7 +136,6 @@ def load_run(path: str | Path) -> Run:
     try:
         document = _read_json(folder / RUN_FILE)
         features = _read_json(folder / FEATURES_FILE)
-        evaluation = folder / EVALUATION_FILE
         statistics, _ = read_statistics(folder / STATISTICS_FILE)
         return Run(
             provenance=TypeAdapter(Provenance).validate_python(document),
@@ -144,11 +147,11 @@ def load_run(path: str | Path) -> Run:
                 for hook, rows in features["top"].items()
             },
             steering=Steering.load(folder),
-            search=dict(document["search"]),
+            search=_stored(_SEARCH, document["search"]),
             counts=TypeAdapter(Counts).validate_python(document["counts"]),
-            inference=dict(document.get("inference", {})),
+            inference=_stored(_read_evidence, document.get("inference", {})),
             log=_read_log(folder, statistics),
-            evaluation=_read_json(evaluation) if evaluation.exists() else None,
+            evaluation=_read_evaluation(folder / EVALUATION_FILE),
             predictions=_read_predictions(folder / PREDICTIONS_FILE),
         )
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
@@ -178,9 +181,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is corrupt ({error}); train again") from error
-    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+    if not isinstance(document, dict) or document.get("schema") != RUN_SCHEMA:
         found = document.get("schema") if isinstance(document, dict) else None
-        raise ArtifactError(f"{path} has schema {found!r}, expected {SCHEMA!r}; train again")
+        raise ArtifactError(f"{path} has schema {found!r}, expected {RUN_SCHEMA!r}; train again")
     return document
 
 
@@ -207,19 +210,52 @@ def _read_log(folder: Path, statistics: Mapping[str, StreamingCorrelation]) -> A
     return log
 
 
-def parquet_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """The rows as a Parquet file."""
+def predictions_bytes(predictions: Sequence[Prediction]) -> bytes:
+    """Predictions as a Parquet file, a row each."""
+    rows = [{**vars(each), "target": list(each.target)} for each in predictions]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows)), sink)
+    pq.write_table(pa.Table.from_pylist(rows), sink)
     return bytes(sink.getvalue())
 
 
-def _read_predictions(path: Path) -> list[dict[str, Any]]:
+def _read_predictions(path: Path) -> tuple[Prediction, ...]:
     if not path.exists():
-        return []
+        return ()
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-    except (OSError, pa.ArrowException) as error:
+        return _PREDICTIONS.validate_python(pq.read_table(path).to_pylist())
+    except (OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())
         raise ArtifactError(f"{path} is corrupt ({reason[:200]}); train again") from error
-    return rows
+
+
+def _read_evaluation(path: Path) -> RunDocument | None:
+    if not path.exists():
+        return None
+    document = _read_json(path)
+    try:
+        return read_run_document(document)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ArtifactError(
+            f"{path} is not what this version reads ({reason}); train again"
+        ) from error
+
+
+Stored = TypeVar("Stored")
+
+
+def _stored(read: Callable[[object], Stored], value: object) -> Stored | None:
+    """A value from JSON; None where an empty object stands for nothing."""
+    return None if value == {} else read(value)
+
+
+def _read_evidence(value: object) -> Evidence:
+    """Evidence from JSON, refused where it says nothing that evidence says."""
+    if not isinstance(value, dict) or value.keys().isdisjoint({"p_method", "note"}):
+        raise ArtifactError(f"{RUN_FILE} has no p_method and no note of inference; train again")
+    return _EVIDENCE.validate_python(value)
+
+
+_SEARCH = TypeAdapter(SearchRecord).validate_python
+_EVIDENCE = TypeAdapter(Evidence)
+_PREDICTIONS = TypeAdapter(tuple[Prediction, ...])

@@ -9,18 +9,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from corrsteer.features import FEATURE_COLUMNS, Feature, feature_rows
 from corrsteer.json_text import finite
 from corrsteer.notebook import overview
 from corrsteer.runs.activation_log import ActivationLog
+from corrsteer.runs.evaluation import Prediction
+from corrsteer.runs.evidence import Evidence
+from corrsteer.runs.records import RunDocument, as_json
+from corrsteer.runs.search import SearchRecord
 from corrsteer.runs.steering import Steering
-from corrsteer.settings import FitSettings
+from corrsteer.settings import FitSettings, Strategy
 from corrsteer.stats.correlation import StreamingCorrelation
 from corrsteer.tasks import TaskOptions
-
-SCHEMA = "corrsteer.run/1"
 
 EVIDENCE = (
     "strength",
@@ -101,12 +102,12 @@ class Run:
         top_features: hook point name -> its best features by correlation.
         steering: what the run recommends, or what its strategy made.
         candidates: strategy -> its steering, for those tried.
-        search: what was tried on the select split, as JSON.
+        search: what was tried on the select split, or None.
         counts: samples and times of the fit.
-        inference: how its features were judged, as JSON; empty in runs before it was recorded.
+        inference: how its features were judged, or None in runs from before it was recorded.
         log: pooled activations of the fit samples, read from disk when asked for, or None.
         evaluation: what `--json` prints, or None before evaluation.
-        predictions: a row a test sample, or empty.
+        predictions: one a test sample, or empty.
     """
 
     provenance: Provenance
@@ -115,13 +116,13 @@ class Run:
     features: tuple[Feature, ...]
     top_features: dict[str, tuple[Feature, ...]]
     steering: Steering
-    candidates: dict[str, Steering] = field(default_factory=dict)
-    search: dict[str, Any] = field(default_factory=dict)
+    candidates: dict[Strategy, Steering] = field(default_factory=dict)
+    search: SearchRecord | None = None
     counts: Counts = field(default_factory=Counts)
-    inference: dict[str, Any] = field(default_factory=dict)
+    inference: Evidence | None = None
     log: ActivationLog | None = None
-    evaluation: dict[str, Any] | None = None
-    predictions: list[dict[str, Any]] = field(default_factory=list)
+    evaluation: RunDocument | None = None
+    predictions: tuple[Prediction, ...] = ()
 
     def save(self, path: str | Path) -> Path:
         """Write the run into a folder, whole or not at all; see `folder.save_run`."""
@@ -129,16 +130,22 @@ class Run:
 
         return save_run(self, path)
 
+    @property
+    def log_note(self) -> str:
+        """Why it has no log of activations."""
+        return (self.inference and self.inference.note) or "the run has no log"
+
     def described(self) -> Steering:
         """The steering with what made it, and how it fared, in its metadata."""
         if not self.provenance.task:  # a steering alone has brought its own
             return self.steering
-        evidence = {key: self.evaluation[key] for key in EVIDENCE} if self.evaluation else None
-        recommended = self.search.get("recommended") or {}
+        told = as_json(self.evaluation) if self.evaluation else None
+        evidence = {key: told[key] for key in EVIDENCE} if told else None
+        chosen = self.search.recommended if self.search else None
         about = {
             "sae": self.provenance.sae_source or "",
             "task": self.provenance.task,
-            "strategy": recommended.get("strategy", self.settings.strategy),
+            "strategy": chosen.strategy if chosen else self.settings.strategy,
             "corrsteer": self.provenance.versions.get("corrsteer", ""),
             "evidence": json.dumps(finite(evidence)),
         }
@@ -153,12 +160,11 @@ class Run:
         )
 
     def _repr_html_(self) -> str:
-        evaluation = self.evaluation or {}
         facts = {
             "model": self.provenance.model,
             "task": self.provenance.task or None,
             "strategy": self.settings.strategy,
             "strength": f"{self.steering.strength:g}",
-            "verdict": evaluation.get("verdict", "not evaluated"),
+            "verdict": self.evaluation.verdict.text if self.evaluation else "not evaluated",
         }
         return overview("Run", facts, FEATURE_COLUMNS, feature_rows(self.features))

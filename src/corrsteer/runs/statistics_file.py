@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from corrsteer.errors import ArtifactError
 from corrsteer.hook_points import HookPoint
-from corrsteer.runs.run import SCHEMA
+from corrsteer.runs.records import RUN_SCHEMA
 from corrsteer.runs.tensor_files import tensor_bytes
 from corrsteer.stats.correlation import StreamingCorrelation
 
@@ -35,7 +35,7 @@ def statistics_bytes(
         for hook, each in statistics.items()
         for name, tensor in each.state().items()
     }
-    metadata = {"schema": SCHEMA}
+    metadata = {"schema": RUN_SCHEMA}
     if about is not None:
         metadata["about"] = json.dumps(about)
     return tensor_bytes(tensors, metadata)

@@ -29,17 +29,25 @@ from corrsteer.method.arms import ArmRunner, limited, runners_of
 from corrsteer.method.evaluation import predictions
 from corrsteer.progress import SILENT, Progress
 from corrsteer.runs.comparison import Responses, compare
-from corrsteer.runs.document import outcome_document
+from corrsteer.runs.document import steered_outcome
 from corrsteer.runs.evaluation import Evaluation
 from corrsteer.runs.folder import (
     EVALUATION_FILE,
     PREDICTIONS_FILE,
-    parquet_bytes,
+    predictions_bytes,
 )
-from corrsteer.runs.run import SCHEMA
+from corrsteer.runs.records import (
+    RUN_SCHEMA,
+    ModelReference,
+    TaskCounts,
+    Training,
+    TuningDocument,
+    as_json,
+)
+from corrsteer.runs.verdict import judge_tuning
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import ANSWER, REFUSE
-from corrsteer.stats.metrics import Delta
+from corrsteer.settings import FitSettings
 from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch, peak_memory_mb
 
@@ -155,11 +163,11 @@ class Tuned:
     """A training that is over.
 
     Attributes:
-        facts: what was trained and how the loss fell, as JSON.
+        training: what was trained and how the loss fell.
         weights: transformers' model, or PEFT's around it, with `save_pretrained`.
     """
 
-    facts: dict[str, Any]
+    training: Training
     weights: Any
 
 
@@ -172,7 +180,7 @@ def fine_tune(
     *,
     progress: Progress = SILENT,
     watch: Stopwatch | None = None,
-) -> dict[str, Any]:
+) -> TuningDocument:
     """Tune a model on a task's fit split, compare it with itself on the test split, and write both.
 
     Args:
@@ -364,15 +372,15 @@ def tune(
             f"the loss became {next(x for x in losses if not math.isfinite(x))} in training; "
             f"give a --learning-rate below {rate:g}"
         )
-    facts = {
-        "method": settings.method,
-        "steps": steps,
-        "epochs": steps * settings.train_batch_size / len(examples),
-        "learning_rate": rate,
-        "trained_parameters": trainable,
-        "losses": losses,
-    }
-    return Tuned(facts, trainer.model)
+    training = Training(
+        method=settings.method,
+        steps=steps,
+        epochs=steps * settings.train_batch_size / len(examples),
+        learning_rate=rate,
+        trained_parameters=trainable,
+        losses=tuple(losses),
+    )
+    return Tuned(training, trainer.model)
 
 
 def _is_spread(model: Any) -> bool:
@@ -468,7 +476,7 @@ def _evaluation(
         side_effects=own.side_effects,
         unscored=own.unscored,
         guards={b.task.name: each for b, each in zip(runners[1:], guards, strict=True)},
-        predictions=tuple(predictions(runners[0].samples, before[0], after[0])),
+        predictions=predictions(runners[0].samples, before[0], after[0]),
     )
 
 
@@ -481,58 +489,28 @@ def _document(
     tuned: Tuned,
     out: Path,
     watch: Stopwatch,
-) -> dict[str, Any]:
-    """What `--json` prints: the keys of `train`'s document, those of steering empty."""
+) -> TuningDocument:
+    """What `--json` prints."""
     not_steered = dict.fromkeys(("pool", "steer_pool", "positions"))
-    return {
-        "schema": SCHEMA,
-        "run": str(out),
-        "model": {"id": lm.id, "revision": lm.revision},
-        "sae": {"source": None, "ids": {}},
-        "task": {
-            "name": task.name,
-            "scorer": task.scorer.name,
-            "n_fit": n_fit,
-            "n_select": 0,
-            "n_test": evaluation.baseline.n,
-            "unscored_fit": 0,
-            "unscored_test": evaluation.unscored,
-        },
-        "strategy": STRATEGY,
-        "settings": {**dataclasses.asdict(settings), **not_steered},
-        "training": tuned.facts,
-        "strength": None,
-        "features": [],
-        "inference": {},
-        **outcome_document(evaluation),
-        "recommended": None,
-        "verdict": _verdict(evaluation),
-        "strategies": {},
-        "select": {},
-        "seconds": watch.seconds,
-        "peak_memory_mb": peak_memory_mb(),
-    }
-
-
-def _verdict(evaluation: Evaluation) -> str:
-    """The outcome in one sentence, and which guards lost accuracy beyond chance."""
-    change = f"changes test accuracy by {_points(evaluation.delta)}"
-    low, high = evaluation.delta.ci
-    if low <= 0 <= high:
-        sentence = f"No reliable effect: fine-tuning {change}, which may be nothing"
-    else:
-        sentence = f"Fine-tuning {'helps' if low > 0 else 'harms'}: it {change}"
-    losses = [
-        f"; guard {name} loses by it: {_points(guard.delta)}"
-        for name, guard in evaluation.guards.items()
-        if guard.delta.ci[1] < 0
-    ]
-    return "".join([sentence, *losses, "."])
-
-
-def _points(delta: Delta) -> str:
-    value, low, high = (100 * number for number in (delta.value, *delta.ci))
-    return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    return TuningDocument(
+        schema=RUN_SCHEMA,
+        run=str(out),
+        model=ModelReference(lm.id, lm.revision),
+        task=TaskCounts(
+            task.name,
+            task.scorer.name,
+            n_fit=n_fit,
+            n_select=0,
+            n_test=evaluation.baseline.n,
+            unscored_test=evaluation.unscored,
+        ),
+        settings={**dataclasses.asdict(settings), **not_steered},
+        training=tuned.training,
+        outcome=steered_outcome(evaluation),
+        verdict=judge_tuning(evaluation, FitSettings.guard_tolerance),
+        seconds=watch.seconds,
+        peak_memory_mb=peak_memory_mb(),
+    )
 
 
 def _write(
@@ -542,7 +520,7 @@ def _write(
     settings: TuningSettings,
     tuned: Tuned,
     evaluation: Evaluation,
-    document: dict[str, Any],
+    document: TuningDocument,
 ) -> None:
     """Weights, evaluation, predictions, and what they were made from."""
     if settings.method == "full":
@@ -550,8 +528,8 @@ def _write(
         lm.tokenizer.save_pretrained(folder / "model")
     else:  # without a look at the hub for the base's vocabulary
         tuned.weights.save_pretrained(folder / "adapter", save_embedding_layers=False)
-    write_whole(folder / EVALUATION_FILE, to_json(document))
-    write_whole(folder / PREDICTIONS_FILE, parquet_bytes(evaluation.predictions))
+    write_whole(folder / EVALUATION_FILE, to_json(as_json(document)))
+    write_whole(folder / PREDICTIONS_FILE, predictions_bytes(evaluation.predictions))
     about = {
         "schema": "corrsteer.sft/1",
         "model": lm.id,

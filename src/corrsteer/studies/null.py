@@ -229,7 +229,7 @@ class _Runs:
     def recommended(self, run: int) -> dict[str, Any]:
         self.exchanged.draw(self._rng(run, "recommended"))
         search = Searcher(self.exchanged, [], self.ranking, self.rows, self.settings).run()
-        changes = [trial.comparison.delta for trial in search.trials]
+        changes = [trial.delta for trial in search.record.trials]
         alpha = self.settings.alpha
         return {
             "recommended": search.recommended is not None,

@@ -35,16 +35,17 @@ def charts(findings: Findings) -> dict[str, Chart]:
     """The figures that the findings have data for, by name."""
     found = []
     if (evaluated := findings.evaluated) is not None:
-        draw = partial(accuracy.draw, evaluated)
-        found.append(Chart("accuracy", accuracy.label(evaluated), draw))
+        draw = partial(accuracy.draw, findings, evaluated)
+        found.append(Chart("accuracy", accuracy.label(findings, evaluated), draw))
         if findings.setting is not None:
             draw = partial(side_effects.draw, evaluated.side_effects, findings.flows)
             label = side_effects.label(evaluated.side_effects)
             found.append(Chart("side-effects", label, draw))
-    if findings.search is not None and any(trial.features for trial in findings.search.trials):
+    search = findings.run.search
+    if search is not None and any(trial.features for trial in search.trials):
         control = strength.control_level(findings)
-        draw = partial(strength.draw, findings.search, findings.vetoed, control)
-        found.append(Chart("strength", strength.label(findings.search), draw))
+        draw = partial(strength.draw, search, findings.vetoed, control)
+        found.append(Chart("strength", strength.label(search), draw))
     if findings.best_per_layer:
         draw = partial(layers.draw, findings)
         found.append(Chart("layers", layers.label(findings.best_per_layer), draw))

@@ -21,8 +21,9 @@ from corrsteer.report.drawing import (
     name_rows,
     row_value,
 )
-from corrsteer.report.findings import Evaluated
+from corrsteer.report.findings import Findings
 from corrsteer.report.text import percent
+from corrsteer.runs.records import SteeredOutcome
 from corrsteer.settings import Strategy
 from corrsteer.stats.metrics import Accuracy
 
@@ -34,11 +35,11 @@ class _Line:
     strategy: Strategy | None = None
 
 
-def draw(evaluated: Evaluated, width: float) -> Figure:
+def draw(findings: Findings, evaluated: SteeredOutcome, width: float) -> Figure:
     """A line an arm with its 95 % interval, and a mark a random control."""
     narrow = width < WIDE
-    lines = _lines(evaluated, narrow)
-    controls = [100 * each for each in evaluated.controls.random.accuracies]
+    lines = _lines(findings, evaluated, narrow)
+    controls = [100 * each for each in findings.controls.accuracies]
     rows = len(lines) + bool(controls)
     figure = canvas(width, 30 * rows + 62)
     plot = axes(figure, 112 if narrow else 180, 8, 62 if narrow else 70, 54)
@@ -60,29 +61,29 @@ def draw(evaluated: Evaluated, width: float) -> Figure:
     return figure
 
 
-def label(evaluated: Evaluated) -> str:
+def label(findings: Findings, evaluated: SteeredOutcome) -> str:
     """The figure in words."""
     parts = [f"baseline {percent(evaluated.baseline.accuracy)}"]
     parts += [
         f"{name} at strength {arm.strength:g} {percent(arm.steered.accuracy)}"
-        for name, arm in evaluated.strategies.items()
+        for name, arm in findings.strategies.items()
         if arm.features
     ]
-    if evaluated.recommended is not None:
+    if findings.recommended is not None:
         parts.append(f"recommended {percent(evaluated.steered.accuracy)}")
-    random = evaluated.controls.random
-    if random.draws:
+    random = findings.controls
+    if random.best is not None:
         parts.append(f"{random.draws} random controls of which the best {percent(random.best)}")
     return "Accuracy on the test split: " + ", ".join(parts) + "."
 
 
-def _lines(evaluated: Evaluated, narrow: bool) -> list[_Line]:
+def _lines(findings: Findings, evaluated: SteeredOutcome, narrow: bool) -> list[_Line]:
     lines = [_Line("baseline", evaluated.baseline)]
-    for strategy, arm in evaluated.strategies.items():
+    for strategy, arm in findings.strategies.items():
         if arm.features:
             name = f"{strategy} × {arm.strength:g}"  # noqa: RUF001
             lines.append(_Line(name, arm.steered, strategy))
-    chosen = evaluated.recommended
+    chosen = findings.recommended
     if chosen is not None:
         setting = "" if narrow else f": {chosen.strategy} × {chosen.strength:g}"  # noqa: RUF001
         lines.append(_Line("recommended" + setting, evaluated.steered, chosen.strategy))

@@ -21,8 +21,9 @@ from corrsteer.report.drawing import (
     ring,
     title,
 )
-from corrsteer.report.findings import Findings, SearchRecord, Trial
+from corrsteer.report.findings import Findings
 from corrsteer.report.text import number, points
+from corrsteer.runs.search import SearchRecord, Trial
 
 _APART = 0.14
 """Distance between strategies at the same strength, so that their intervals do not overlap."""
@@ -103,7 +104,7 @@ def label(search: SearchRecord) -> str:
 def control_level(findings: Findings) -> float | None:
     """Change of test accuracy by the best random control; None where there is none."""
     evaluated = findings.evaluated
-    best = evaluated.controls.random.best if evaluated else None
+    best = findings.controls.best
     return None if evaluated is None or best is None else best - evaluated.baseline.accuracy
 
 

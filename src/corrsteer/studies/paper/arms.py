@@ -6,12 +6,12 @@ Changes when a study records more of an arm.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from corrsteer.hook_points import HookPoint
 from corrsteer.method.arms import ArmRunner
-from corrsteer.runs.document import comparison_document
+from corrsteer.runs.records import Outcome
 from corrsteer.runs.steering import Steering
 
 
@@ -38,7 +38,7 @@ def tried(runner: ArmRunner, arms: Sequence[Arm]) -> list[dict[str, Any]]:
             **arm.labels,
             "strength": arm.steering.strength,
             "features": [list(feature.key) for feature in arm.steering.features],
-            **comparison_document(comparisons[_key(arm.steering)]),
+            **asdict(Outcome.of(comparisons[_key(arm.steering)])),
         }
         for arm in arms
     ]

@@ -21,6 +21,7 @@ from corrsteer.method.arms import ArmRunner, runners_of
 from corrsteer.method.fit import fit, rows_of
 from corrsteer.method.train import train
 from corrsteer.runs.folder import load_run
+from corrsteer.runs.records import as_json
 from corrsteer.runs.run import Run
 from corrsteer.runs.steering import combine
 from corrsteer.settings import MIN_SAMPLES
@@ -99,8 +100,9 @@ def main_run(lab: StudyContext, task: Task, guards: Sequence[Task], folder: Path
     """The run of `train` with its defaults, which is written to `folder` too."""
     settings = lab.settings.fit()
     run, document = train(lab.lm, task, guards, settings, folder, execution=lab.execution)
+    told = as_json(document)
     return {
-        **{name: document[name] for name in TIMELESS},
+        **{name: told[name] for name in TIMELESS},
         "versions": dict(run.provenance.versions),
         "published_features": published_features(lab.lm.id, task.name, run),
     }
@@ -146,7 +148,7 @@ def fewer_samples(lab: StudyContext, task: Task, folder: Path) -> dict[str, Any]
     run = load_run(folder)
     if run.log is None:
         raise InsufficientDataError(
-            f"{task.name}: {run.inference.get('note') or 'the run has no log'}, so it is not "
+            f"{task.name}: {run.log_note}, so it is not "
             "known what fewer samples would have chosen; choose fewer --samples"
         )
     snapshots = sample_efficiency(run)
@@ -221,4 +223,5 @@ def tuned(lab: StudyContext, task: Task, guards: Sequence[Task]) -> dict[str, An
         except DataError as error:  # rows without replies to teach
             return {UNAVAILABLE: str(error)}
     keys = ("task", "baseline", "steered", "delta", "side_effects", "guards", "training", "verdict")
-    return {name: document[name] for name in keys}
+    told = as_json(document)
+    return {name: told[name] for name in keys}
