@@ -18,6 +18,7 @@ from corrsteer.method.shards import Shard, collect_shard
 from corrsteer.progress import Silent
 from corrsteer.report.command import reproduce
 from corrsteer.runs.document import run_document
+from corrsteer.settings import FitSettings
 from corrsteer.stats.correlation import StreamingCorrelation
 
 SCORER = r"regex:^\s*[n-zN-Z0-4]"
@@ -281,7 +282,7 @@ def test_shards_merged_are_one_collection(lm, task, tmp_path):
     runs = {}
     for number in (1, 2, 3):
         shard = Shard.parse(f"{number}/3")
-        run = collect_shard(lm, task, shard, batch_size=4)
+        run = collect_shard(lm, task, shard, FitSettings(batch_size=4))
         assert run_document(run, None, None).verdict.text == f"Part {number}/3 is collected: " + (
             "`corrsteer merge` adds up all parts."
         )
@@ -372,4 +373,4 @@ def test_a_shard_that_is_none_is_refused(text):
 
 def test_more_shards_than_samples_are_refused(lm, task):
     with pytest.raises(DataError, match="40 samples have no part 41/41; choose fewer shards"):
-        collect_shard(lm, task, Shard(41, 41))
+        collect_shard(lm, task, Shard(41, 41), FitSettings())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -133,6 +133,34 @@ class FitSettings:
             raise SettingsError(
                 f"{first['loc'][0]} is {first['input']!r}; it {expected}"
             ) from error
+
+
+class FitKeywords(TypedDict, total=False):
+    """The fields of `FitSettings` as keyword arguments; see there."""
+
+    strategy: Literal["S", "A", "P", "G", "auto"]
+    layers: tuple[int, ...] | None
+    samples: int
+    pool: Pool
+    steer_pool: Pool
+    positions: Positions
+    coefficient: Coefficient
+    method: Method
+    sign: Sign
+    strength: float
+    strengths: tuple[float, ...]
+    near_ties: int
+    controls: int
+    guard_tolerance: float
+    alpha: float
+    val_limit: int | None
+    test_limit: int | None
+    min_frequency: float
+    sae_dtype: SAEDtype
+    log: bool
+    permutations: int
+    seed: int
+    batch_size: int
 
 
 def check_strength(strength: float) -> float:

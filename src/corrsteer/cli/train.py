@@ -80,14 +80,7 @@ def _train(
         checkpoint.open({**identity(lm, task, guards, settings), **header})
         with execution_by(options.engine, progress, checkpoint) as execution:
             if shard is not None:
-                run = collect_shard(
-                    lm,
-                    task,
-                    shard,
-                    execution=execution,
-                    watch=watch,
-                    **dataclasses.asdict(settings),
-                )
+                run = collect_shard(lm, task, shard, settings, execution=execution, watch=watch)
                 run.save(out)
                 return run_document(run, str(out), None)
             run, document = train(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence, Set
-from typing import Any
+from typing import Unpack
 
 from torch import Tensor
 
@@ -31,8 +31,8 @@ from corrsteer.runs.run import Counts, Provenance, Run
 from corrsteer.runs.search import Search
 from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
-from corrsteer.settings import FitSettings
-from corrsteer.tasks import Task
+from corrsteer.settings import FitKeywords, FitSettings
+from corrsteer.tasks import Task, own_guards
 from corrsteer.timing import Stopwatch
 
 log = logging.getLogger(__name__)
@@ -42,18 +42,18 @@ def fit(
     lm: LanguageModel,
     task: Task,
     *,
-    guards: Sequence[Task] = (),
+    guards: Sequence[Task] | None = None,
     collected: Run | None = None,
     execution: Execution = IN_PROCESS,
     watch: Stopwatch | None = None,
-    **settings: Any,
+    **settings: Unpack[FitKeywords],
 ) -> Run:
     """Find the features that go with success on a task, and the steering made of them.
 
     Args:
         lm: a model with SAEs.
         task: where features are found (fit split) and validated (select split).
-        guards: tasks that the recommendation must not harm.
+        guards: tasks that the recommendation must not harm; the task's own if None.
         collected: a run, as of shards that were merged, whose statistics are taken in place of
             running the fit split; it decides how many samples there are.
         execution: how its passes are done.
@@ -68,6 +68,26 @@ def fit(
         CorrSteerError: a setting, the model, the SAEs or the data cannot be used.
     """
     chosen = FitSettings.of(**settings)
+    guards = own_guards(task, chosen.seed) if guards is None else guards
+    return fit_with(lm, task, guards, chosen, collected=collected, execution=execution, watch=watch)
+
+
+def fit_with(
+    lm: LanguageModel,
+    task: Task,
+    guards: Sequence[Task],
+    settings: FitSettings,
+    *,
+    collected: Run | None = None,
+    execution: Execution = IN_PROCESS,
+    watch: Stopwatch | None = None,
+) -> Run:
+    """The same as `fit`, with the settings as one value.
+
+    Raises:
+        CorrSteerError: a setting, the model, the SAEs or the data cannot be used.
+    """
+    chosen = settings
     check_coefficient(chosen, lm.sae_source)
     watch = watch or Stopwatch()
     handles = choose_handles(lm, chosen.layers)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from corrsteer.errors import DataError, SettingsError
 from corrsteer.execution.units import IN_PROCESS, Execution
@@ -71,10 +70,10 @@ def collect_shard(
     lm: LanguageModel,
     task: Task,
     shard: Shard,
+    settings: FitSettings,
     *,
     execution: Execution = IN_PROCESS,
     watch: Stopwatch | None = None,
-    **settings: Any,
 ) -> Run:
     """Statistics of one part of the fit samples, which `reselect.merge` adds to the others'.
 
@@ -82,9 +81,9 @@ def collect_shard(
         lm: a model with SAEs.
         task: its fit split is used.
         shard: which part.
+        settings: of the fit.
         execution: how its passes are done.
         watch: adds up seconds a stage.
-        settings: fields of `FitSettings`.
 
     Returns:
         a run with neither features nor a steering.
@@ -92,18 +91,17 @@ def collect_shard(
     Raises:
         CorrSteerError: a setting, the model, the SAEs or the data cannot be used.
     """
-    chosen = FitSettings.of(**settings)
     watch = watch or Stopwatch()
-    handles = choose_handles(lm, chosen.layers)
-    every = limited(task.fit, chosen.samples, chosen.seed, task.shuffled)
-    collection = collected_now(lm, task, shard.of(every), handles, chosen, execution, watch)
+    handles = choose_handles(lm, settings.layers)
+    every = limited(task.fit, settings.samples, settings.seed, task.shuffled)
+    collection = collected_now(lm, task, shard.of(every), handles, settings, execution, watch)
     return Run(
         provenance=provenance_of(lm, task, (), handles),
-        settings=chosen,
+        settings=settings,
         statistics={hook.name: stats for hook, stats in collection.statistics.items()},
         features=(),
         top_features={},
-        steering=Steering({}, (), lm.id, lm.revision, chosen.positions),
+        steering=Steering({}, (), lm.id, lm.revision, settings.positions),
         counts=Counts(
             n_fit=collection.n,
             unscored_fit=collection.unscored,

@@ -16,7 +16,7 @@ from corrsteer.lm.sae_placement import choose_handles
 from corrsteer.method.arms import ArmRunner, runners_of
 from corrsteer.method.controls import random_controls
 from corrsteer.method.evaluation import evaluate_on
-from corrsteer.method.fit import fit
+from corrsteer.method.fit import fit_with
 from corrsteer.method.provenance import provenance_of
 from corrsteer.progress import Progress
 from corrsteer.runs.document import run_document
@@ -66,14 +66,14 @@ def train(
     tasks = (task, *guards) if evaluated else ()
     runners = runners_of(lm, tasks, "test", settings.test_limit, settings, execution)
     watch = watch or Stopwatch()
-    run = fit(
+    run = fit_with(
         lm,
         task,
-        guards=guards,
+        guards,
+        settings,
         collected=load_run(collected) if collected else None,
         execution=execution,
         watch=watch,
-        **dataclasses.asdict(settings),
     )
     if collected:
         run.counts = dataclasses.replace(run.counts, collected=str(collected))

@@ -97,6 +97,15 @@ def load_task(
     return replace(as_chat(task) if chat else task, options=options)
 
 
+def own_guards(task: Task, seed: int = 42) -> list[Task]:
+    """The guards that a task has by itself.
+
+    Raises:
+        DataError: the data of one cannot be had.
+    """
+    return [load_task(name, seed=seed) for name in task.guards]
+
+
 def check_task_name(name: str) -> None:
     """Refuse what can be no task, before anything is loaded.
 

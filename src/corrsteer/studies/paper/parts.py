@@ -6,7 +6,7 @@ Changes when a part of the study measures something else.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from corrsteer.lm.models import LanguageModel, find_saes
 from corrsteer.lm.saes import SAEHandle
 from corrsteer.method import reselect
 from corrsteer.method.arms import ArmRunner, runners_of
-from corrsteer.method.fit import fit, rows_of
+from corrsteer.method.fit import fit_with, rows_of
 from corrsteer.method.train import train
 from corrsteer.runs.folder import load_run
 from corrsteer.runs.records import as_json
@@ -123,7 +123,7 @@ def variant(
     """S, A and, where that is the strategy asked for, P of a run with other settings."""
     model = lm or lab.lm
     settings = lab.settings.fit(**{**SMALL, "strategy": "A", **changes})
-    run = fit(model, task, execution=lab.execution, **asdict(settings))
+    run = fit_with(model, task, (), settings, execution=lab.execution)
     every_layer = reselect.select(run, strategy="A").steering
     arms = strategies(every_layer)
     if settings.strategy == "P":
