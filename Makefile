@@ -31,9 +31,9 @@ licences: $(SETUP)
 unit: $(SETUP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# the demo and the report in headless Chromium, which has to be installed already
+# the demo's server, and the demo and the report in headless Chromium, which has to be installed already
 test-browser: $(BROWSER_SETUP)
-	$(BROWSER_VENV)/bin/python -m pytest tests/test_browser.py
+	$(BROWSER_VENV)/bin/python -m pytest tests/test_demo_server.py tests/test_browser.py
 
 setup: $(SETUP)
 

@@ -347,6 +347,22 @@ def test_a_model_is_loaded_without_saes_and_begins_prompts_as_the_run_did(exhibi
     assert begun.prompt_ids(sample) == [1, *plain.prompt_ids(sample)]
 
 
+def test_replies_end_before_their_next_token_once_the_demo_does(lm, exhibit):
+    shelf = Shelf([exhibit], lambda run: lm)
+    running = [Session().replies(shelf, wish(exhibit), settle=0) for _ in range(8)]
+    for replies in running:
+        next(replies)
+        next(replies)
+    shelf.ended.set()
+    handle = lm.model.register_forward_pre_hook(lambda *_: pytest.fail("another forward pass"))
+    try:
+        for replies in running:
+            with pytest.raises(ModelError, match="the demo has ended"):
+                next(replies)
+    finally:
+        handle.remove()
+
+
 @pytest.mark.parametrize("prompt", ["", " \n"])
 def test_an_empty_prompt_is_refused(shelf, exhibit, prompt):
     with pytest.raises(DataError, match="the prompt is empty"):

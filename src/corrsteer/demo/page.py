@@ -5,18 +5,19 @@ Changes when the page is laid out in another way.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from pydantic import TypeAdapter, ValidationError, validate_call
 
 from corrsteer.demo import fragments
 from corrsteer.demo.exhibits import Exhibit
 from corrsteer.demo.session import Frame, Session, Shelf, Wish
-from corrsteer.errors import CorrSteerError
+from corrsteer.errors import CorrSteerError, DataError
 from corrsteer.report.drawing import DARK, LIGHT
 
 NOTHING = ""
@@ -36,6 +37,8 @@ NAMES = """() => {
   group?.querySelector(".select-all-checkbox")?.setAttribute("aria-label", "All layers");
 }"""
 """Run once the page is there: names for screen readers that gradio does not give."""
+
+_WISH = TypeAdapter(Wish)
 
 Update = Any
 """What gradio takes for an output."""
@@ -61,15 +64,20 @@ class Handlers:
         strength: float,
     ) -> Iterator[tuple[Update, Update]]:
         """Stream the replies, and a line on them."""
-        wish = Wish(prompt, run, tuple(layers), strength, beside or None)
         shown = None
         try:
+            wish = _wish(prompt, run, layers, strength, beside or None)
             for shown in paced(session.replies(self.shelf, wish)):
                 yield fragments.replies(shown), fragments.note(shown)
         except CorrSteerError as error:
-            kept = fragments.replies(replace(shown, state="stopped")) if shown else gr.skip()
+            kept = (
+                fragments.replies(dataclasses.replace(shown, state="stopped"))
+                if shown
+                else gr.skip()
+            )
             yield kept, fragments.failure(str(error))
 
+    @validate_call
     def open_run(self, name: str) -> list[Update]:
         """Heading, examples, prompt, layers, strength and cards of another run."""
         exhibit = self.shelf.exhibit(name)
@@ -82,10 +90,12 @@ class Handlers:
             fragments.cards(exhibit, _names(exhibit)),
         ]
 
+    @validate_call
     def cards(self, run: str, layers: list[str]) -> str:
         """The cards, by the layers that are on."""
         return fragments.cards(self.shelf.exhibit(run), layers)
 
+    @validate_call
     def example(self, run: str, number: str) -> Update:
         """The prompt of the example picked; nothing new where none is."""
         examples = dict(enumerate(self.shelf.exhibit(run).examples))
@@ -95,6 +105,20 @@ class Handlers:
     def stop(self, session: Session) -> None:
         """End the replies that are streaming."""
         session.stop()
+
+
+def _wish(*fields: Any) -> Wish:
+    """What a request asks for.
+
+    Raises:
+        DataError: a field is not of its type, so it does not come from the page.
+    """
+    names = [field.name for field in dataclasses.fields(Wish)]
+    try:
+        return _WISH.validate_python(dict(zip(names, fields, strict=True)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"{first['loc'][0]}: {first['msg']}; reload the page") from error
 
 
 def build(shelf: Shelf) -> gr.Blocks:

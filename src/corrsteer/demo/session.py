@@ -39,10 +39,12 @@ class SharedModel:
 
     Attributes:
         lm: the model.
+        ended: set once it is to reply to nobody any more.
     """
 
-    def __init__(self, lm: LanguageModel):
+    def __init__(self, lm: LanguageModel, ended: threading.Event | None = None):
         self.lm = lm
+        self.ended = ended or threading.Event()
         self._lock = threading.Lock()
 
     def reply(
@@ -53,7 +55,8 @@ class SharedModel:
         It is what `generate` gives to the same prompt, alone or inside `steer`.
 
         Raises:
-            ModelError: the steering is for another model, or the prompt is too long.
+            ModelError: the steering is for another model, the prompt is too long, or the demo has
+                ended.
         """
         if steering is not None:
             check_fit(self.lm.model, steering)
@@ -63,6 +66,8 @@ class SharedModel:
         @contextmanager
         def turn() -> Iterator[None]:
             with self._lock, adding(self.lm.model, vectors, positions):
+                if self.ended.is_set():
+                    raise ModelError("the demo has ended; start it again")
                 yield
 
         ids = self._prompt_ids(sample, max_new_tokens)
@@ -89,10 +94,12 @@ class Shelf:
 
     Attributes:
         exhibits: name -> run.
+        ended: once set, replies end before their next token.
     """
 
     def __init__(self, exhibits: Sequence[Exhibit], load: Callable[[Run], LanguageModel]):
         self.exhibits: Mapping[str, Exhibit] = {each.name: each for each in exhibits}
+        self.ended = threading.Event()
         self._load = load
         self._models: dict[str, SharedModel] = {}
         self._loading = threading.Lock()
@@ -122,7 +129,7 @@ class Shelf:
         if exhibit.model not in self._models:
             with self._loading:
                 if exhibit.model not in self._models:
-                    self._models[exhibit.model] = SharedModel(self._load(exhibit.run))
+                    self._models[exhibit.model] = SharedModel(self._load(exhibit.run), self.ended)
         found = self._models[exhibit.model]
         check_fit(found.lm.model, exhibit.run.steering)
         return found
