@@ -17,6 +17,7 @@ from corrsteer.runs.steering import combine
 from corrsteer.scoring.base import score
 from corrsteer.scoring.registry import load_scorer
 from corrsteer.settings import FitSettings
+from corrsteer.stats.metrics import delta
 
 
 def whole_data(lm, task, coders, pool):
@@ -108,6 +109,22 @@ def test_every_strategy_makes_a_steering(lm, task, strategy):
     assert run.steering.strength in (0.5, 1.0)
     trial = run.search.trials[0]
     assert trial.strategy == strategy
+
+
+def test_arms_on_samples_that_belong_together_have_the_intervals_of_their_groups(lm, task):
+    run = cs.fit(lm, task, strategy="A")
+    grouped = tuple(replace(s, group=str(i // 2)) for i, s in enumerate(task.select))
+    paired_up = replace(task, select=grouped)
+    alone, together = (
+        ArmRunner(lm, each, "select").compare([run.steering])[0] for each in (task, paired_up)
+    )
+    assert together.delta.value == alone.delta.value
+    width = [found.delta.ci[1] - found.delta.ci[0] for found in (alone, together)]
+    assert width[1] > width[0]
+    runner = ArmRunner(lm, paired_up, "select")
+    steered = runner.steered([run.steering])[0]
+    before, after = runner.baseline.outcomes, steered.outcomes
+    assert together.delta == delta(before, after, np.arange(len(before)) // 2)
 
 
 def test_p_keeps_what_raises_accuracy_alone(lm, task):

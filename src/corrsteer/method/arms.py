@@ -12,6 +12,8 @@ from functools import cached_property
 from itertools import chain
 from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
+
 from corrsteer.errors import DataError
 from corrsteer.execution.jobs import ArmDecoding, Decoding, Judging
 from corrsteer.execution.units import IN_PROCESS, AnyResult, AnyUnit, Execution, RememberedJob
@@ -20,7 +22,7 @@ from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.shared_prefix import Vectors
 from corrsteer.runs.comparison import Comparison, Responses, compare
 from corrsteer.runs.steering import Steering, check_fit
-from corrsteer.samples import Sample
+from corrsteer.samples import Sample, group_ids
 from corrsteer.scoring.base import Score
 from corrsteer.tasks import Task
 
@@ -49,6 +51,7 @@ class ArmRunner:
     Attributes:
         task: the task; `samples`: those of the split, after the limit.
         baseline: the unsteered arm.
+        groups: a label a sample, the same for samples that belong together.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class ArmRunner:
     ):
         self.lm, self.task = lm, task
         self.samples = limited(getattr(task, split), limit, seed, task.shuffled)
+        self.groups = np.array(group_ids(self.samples), dtype=np.int64)
         self._execution = execution
         self._batch_size = batch_size
         self._split = split
@@ -102,7 +106,8 @@ class ArmRunner:
 
     def compare(self, steerings: Sequence[Steering], name: str = "steered") -> list[Comparison]:
         """Each steering beside the baseline."""
-        return [compare(self.baseline, arm) for arm in self.steered(steerings, name)]
+        arms = self.steered(steerings, name)
+        return [compare(self.baseline, arm, self.groups) for arm in arms]
 
     @cached_property
     def _prompts(self) -> list[list[int]]:

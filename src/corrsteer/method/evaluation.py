@@ -80,7 +80,7 @@ def evaluate_on(
 ) -> Evaluation:
     """The same on splits that may have been used before, so that baselines run once."""
     steered, *random = runner.steered([steering, *controls], f"{1 + len(controls)} arms")
-    comparison = compare(runner.baseline, steered)
+    comparison = compare(runner.baseline, steered, runner.groups)
     return Evaluation(
         baseline=comparison.baseline,
         steered=comparison.steered,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from corrsteer.scoring.base import Score
 from corrsteer.stats import metrics
-from corrsteer.stats.metrics import Accuracy, Delta, Outcomes, SideEffects
+from corrsteer.stats.metrics import Accuracy, Delta, Labels, Outcomes, SideEffects
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,13 @@ class Comparison:
     unscored: int
 
 
-def compare(baseline: Responses, steered: Responses) -> Comparison:
+def compare(baseline: Responses, steered: Responses, groups: Labels | None = None) -> Comparison:
     """The comparison of two arms on the same samples in the same order.
+
+    Args:
+        baseline: the arm without steering.
+        steered: the arm with it.
+        groups: a label a sample, the same for samples that belong together; None where none do.
 
     Raises:
         InsufficientDataError: no sample could be judged in both.
@@ -61,26 +66,30 @@ def compare(baseline: Responses, steered: Responses) -> Comparison:
     same: NDArray[np.bool_] = np.array(
         [a == b for a, b in zip(baseline.texts, steered.texts, strict=True)], dtype=bool
     )
-    return paired(baseline.outcomes, steered.outcomes, same)
+    return paired(baseline.outcomes, steered.outcomes, same, groups)
 
 
-def paired(before: Outcomes, after: Outcomes, same: NDArray[np.bool_]) -> Comparison:
+def paired(
+    before: Outcomes, after: Outcomes, same: NDArray[np.bool_], groups: Labels | None = None
+) -> Comparison:
     """The comparison of two arms' outcomes; NaN where a reply could not be judged.
 
     Args:
         before: outcomes without steering.
         after: the same samples' outcomes with it.
         same: whether both arms gave the same text.
+        groups: see `compare`.
 
     Raises:
         InsufficientDataError: no sample could be judged in both.
     """
     judged = ~(np.isnan(before) | np.isnan(after))
     before, after = before[judged], after[judged]
+    groups = None if groups is None else groups[judged]
     return Comparison(
-        baseline=metrics.accuracy(before),
-        steered=metrics.accuracy(after),
-        delta=metrics.delta(before, after),
-        side_effects=metrics.side_effects(before, after, same[judged]),
+        baseline=metrics.accuracy(before, groups),
+        steered=metrics.accuracy(after, groups),
+        delta=metrics.delta(before, after, groups),
+        side_effects=metrics.side_effects(before, after, same[judged], groups),
         unscored=int((~judged).sum()),
     )

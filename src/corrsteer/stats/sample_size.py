@@ -6,12 +6,14 @@ Changes when a run is planned by another question. Nothing here looks at data.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from scipy import stats
 
 from corrsteer.errors import SettingsError
 from corrsteer.settings import MIN_SAMPLES
+from corrsteer.stats.means import unchanged_limit
 from corrsteer.stats.significance import LEVEL
 
 COMPARISONS = 26 * 16_384
@@ -214,15 +216,30 @@ def detecting_samples(correlation: float, comparisons: int = 1, alpha: float = 0
     """
     _check_correlation(correlation)
     _check("correlation", correlation, abs(correlation) >= 1e-4, "1e-4 or more in size")
-    low, high = MIN_SAMPLES - 1, MIN_SAMPLES
-    while smallest_correlation(high, comparisons, alpha) > abs(correlation):
+    size = abs(correlation)
+    return _fewest(lambda n: smallest_correlation(n, comparisons, alpha) <= size, MIN_SAMPLES)
+
+
+def samples_without_loss(tolerance: float) -> int:
+    """The fewest samples that rule out a loss of `tolerance` where no outcome changes at all.
+
+    Where some change more are needed. Of samples that belong together, count the groups.
+
+    Raises:
+        SettingsError: tolerance outside [1e-6, 1).
+    """
+    _check("tolerance", tolerance, 1e-6 <= tolerance < 1, "from 1e-6 to below 1")
+    return _fewest(lambda n: unchanged_limit(n) <= tolerance, 2)
+
+
+def _fewest(enough: Callable[[int], bool], least: int) -> int:
+    """The smallest n from `least` on that is enough, where every larger one is too."""
+    low, high = least - 1, least
+    while not enough(high):
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        if smallest_correlation(middle, comparisons, alpha) > abs(correlation):
-            low = middle
-        else:
-            high = middle
+        low, high = (low, middle) if enough(middle) else (middle, high)
     return high
 
 

@@ -468,7 +468,10 @@ def _evaluation(
     runners: Sequence[ArmRunner], before: Sequence[Responses], after: Sequence[Responses]
 ) -> Evaluation:
     """Both arms of the task (the first bench) and of its guards."""
-    own, *guards = [compare(base, tuned) for base, tuned in zip(before, after, strict=True)]
+    own, *guards = [
+        compare(base, tuned, runner.groups)
+        for runner, base, tuned in zip(runners, before, after, strict=True)
+    ]
     return Evaluation(
         baseline=own.baseline,
         steered=own.steered,

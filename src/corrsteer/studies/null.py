@@ -260,8 +260,9 @@ class Exchanged:
         self._swapped = np.zeros(len(runner.samples), dtype=bool)
 
     def draw(self, rng: np.random.Generator) -> None:
-        """Choose other samples whose outcomes are exchanged."""
-        self._swapped = rng.random(len(self._swapped)) < 0.5
+        """Choose other samples, or groups of them, whose outcomes are exchanged."""
+        groups = self._runner.groups
+        self._swapped = (rng.random(groups.max() + 1) < 0.5)[groups]
 
     def news(self) -> dict[str, Arm]:
         """What the model was run for since this was last asked."""
@@ -290,6 +291,7 @@ class Exchanged:
             np.where(swapped, steered, baseline),
             np.where(swapped, baseline, steered),
             np.array(same, dtype=bool),
+            self._runner.groups,
         )
 
 

@@ -92,5 +92,6 @@ def transfer(
         found = runner.compare(steerings, f"{len(runs)} sources")
         for name, comparison in zip(runs, found, strict=True):
             cells[name][runner.task.name] = comparison
-        baselines[runner.task.name] = compare(runner.baseline, runner.baseline).baseline
+        unsteered = compare(runner.baseline, runner.baseline, runner.groups)
+        baselines[runner.task.name] = unsteered.baseline
     return Transfer(baselines, cells)
