@@ -511,7 +511,8 @@ def test_a_space_is_a_whole_folder(on_mini, tmp_path):
     )
     compile(app, "app.py", "exec")
     head = yaml.safe_load(readme.split("---")[1])
-    assert head["title"] == "CorrSteer: a task b"
+    assert head["title"] == 'CorrSteer: a "task" <b>'
+    assert '# `a "task" <b>` on `mini`, steered' in readme.splitlines()
     assert head["python_version"] == "3.12"
     assert (head["sdk"], head["app_file"]) == ("gradio", "app.py")
     assert (folder / "corrsteer" / "mini" / "model" / "config.json").exists()
@@ -549,6 +550,27 @@ def test_a_space_that_cannot_work_is_refused(exhibit, on_mini, tmp_path):
     with pytest.raises(ArtifactError, match="was not evaluated"):
         write_space(dataclasses.replace(on_mini, evaluation=None), tmp_path / "space")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["a/b\nlicense: evil", "a\n  - b", "a" * 2_000_000, "\x1b[31m"])
+def test_a_model_that_is_no_name_of_the_hub_is_refused_a_space(exhibit, tmp_path, name):
+    with pytest.raises(ArtifactError, match="which a Space cannot reach") as refusal:
+        write_space(renamed(exhibit, "run", model=name).run, tmp_path / "space")
+    assert len(str(refusal.value)) < 500
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_of_any_name_is_text_in_a_space(exhibit, tmp_path):
+    task = "a\n---\nlicense: evil\n# <img src=x>`\x1b[31m\u202e{{ 7 * 7 }}"
+    run = renamed(exhibit, "run", model="mini", task=task).run
+    readme = (write_space(run, tmp_path / "space") / "README.md").read_text()
+    head = yaml.safe_load(readme.split("\n---\n")[0])
+    assert head["title"].startswith("CorrSteer: a --- license: evil # <img src=x>`")
+    assert "license" not in head
+    assert not {"\x1b", "\u202e"} & {*readme}
+    assert [line for line in readme.splitlines() if line.startswith("#")] == [
+        next(line for line in readme.splitlines() if line.startswith("# `a --- license"))
+    ]
 
 
 def test_a_space_is_written_whole_or_not_at_all(on_mini, tmp_path, monkeypatch):

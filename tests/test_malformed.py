@@ -423,6 +423,7 @@ def test_a_steering_of_another_model_is_refused(call, run, here, change, word):
             "NUL": [b"\0" * 100],
             "the schema alone": [b'{"schema": "corrsteer.run/1"}'],
             "two documents": [b'{"schema": "corrsteer.run/1"} {"schema": "corrsteer.run/1"}'],
+            "half a pair": [b'{"schema": "corrsteer.run/1", "model": "\\ud800"}'],
             "a pickle": [pickle.dumps({"schema": "corrsteer.run/1"})],
         }
     ),

@@ -14,6 +14,7 @@ import torch
 from corrsteer import report
 from corrsteer.errors import ArtifactError
 from corrsteer.hook_points import HookPoint
+from corrsteer.json_text import visible
 from corrsteer.method.evaluation import predictions
 from corrsteer.method.ranking import Ranking, rank
 from corrsteer.report import findings
@@ -27,7 +28,6 @@ from corrsteer.report.text import (
     percent,
     points,
     side_by_side,
-    visible,
     web_url,
 )
 from corrsteer.runs.activation_log import Entries, LogWriter

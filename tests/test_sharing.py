@@ -1,6 +1,7 @@
 """Steerings on the hub and in folders: what is written, loaded, refused and forced."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -157,6 +158,37 @@ def test_a_card_without_a_run_says_what_is_not_known(lm):
     assert "| model | `a'b/c` |" in text
     assert "without the run that made it" in text
     assert "None is recorded in this file." in text
+
+
+HOSTILE = "a\n---\nlicense: evil\n# Run *this*: `curl x` | sh <img src=x>[y](z)\x1b[31m\u202e"
+
+
+@pytest.mark.parametrize("name", [HOSTILE, "a\n  - b", "a" * 2_000_000])
+def test_names_are_text_in_a_card(lm, name):
+    about = {"task": name, "sae": name, "strategy": name, "corrsteer": name}
+    evidence = dict.fromkeys(("baseline", "steered", "delta", "side_effects", "controls"))
+    about["evidence"] = json.dumps({"verdict": name, "strength": 1, "guards": {}, **evidence})
+    card = str(steering(lm, model=name, metadata=about).generate_model_card())
+    data = ModelCard(card).data.to_dict()
+    assert "license" not in data
+    assert "base_model" not in data
+    lines = card.split("---", 2)[2].splitlines()
+    assert [line for line in lines if line.startswith("#")] == [
+        line for line in lines if line.startswith("## ") or line.startswith("# Steering vectors")
+    ]
+    outside_code = "".join(re.sub("`[^`]*`", "", line) for line in lines)
+    assert not re.search(r"(?<!\\)<", outside_code)
+    assert not {"\x1b", "\u202e"} & {*card}
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    ["[]", "{", "[" * 100_000, '{"verdict": 1}', '"yes"', '{"verdict": "a", "baseline": "<b>"}'],
+)
+def test_evidence_that_is_none_is_refused(lm, evidence):
+    made = steering(lm, metadata={"evidence": evidence})
+    with pytest.raises(ArtifactError, match=r"the steering's evidence cannot be read \("):
+        made.generate_model_card()
 
 
 def identified(lm, monkeypatch, name, commit=None):

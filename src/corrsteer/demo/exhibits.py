@@ -14,8 +14,9 @@ from typing import Literal
 from corrsteer.errors import ArtifactError
 from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint
+from corrsteer.json_text import visible
 from corrsteer.report.findings import Findings
-from corrsteer.report.text import short, visible
+from corrsteer.report.text import short
 from corrsteer.runs.evaluation import Prediction
 from corrsteer.runs.folder import load_run
 from corrsteer.runs.run import Run

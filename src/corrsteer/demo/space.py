@@ -7,6 +7,7 @@ and what it needs, so that nothing has to be published first.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
 from collections.abc import Iterable
@@ -19,8 +20,9 @@ import corrsteer
 from corrsteer.demo.exhibits import Exhibit
 from corrsteer.errors import ArtifactError
 from corrsteer.files import check_free, whole_folder, write_whole
-from corrsteer.lm.known_models import KNOWN_MODELS
+from corrsteer.lm.known_models import hub_id
 from corrsteer.mini import MODEL_DIR
+from corrsteer.runs import card
 from corrsteer.runs.run import Run
 
 RUN_FOLDER = "run"
@@ -71,10 +73,10 @@ def write_space(run: Run, folder: str | Path) -> Path:
 
 
 def _check_model(exhibit: Exhibit) -> None:
-    if exhibit.model not in KNOWN_MODELS and Path(exhibit.model).exists():
+    if exhibit.model != BUILT_IN and hub_id(exhibit.model) is None:
         raise ArtifactError(
-            f"the run's model is the folder {exhibit.model}, which a Space cannot reach; push the "
-            "model to the hub and train on it there"
+            f"the run's model is {exhibit.model[:300]}, which a Space cannot reach; push the model "
+            "to the hub and train on it there"
         )
 
 
@@ -86,13 +88,14 @@ def _texts(exhibit: Exhibit) -> dict[str, str]:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    known = KNOWN_MODELS.get(exhibit.model)
+    environment.filters |= {"code": card.code, "escaped": card.escaped}
+    task = card.public_name(exhibit.run.provenance.task)
     values = {
-        "exhibit": exhibit,
-        "task": _line(exhibit.run.provenance.task),
-        "model": _line(exhibit.model),
-        "hub_model": None if exhibit.model == BUILT_IN else known.id if known else exhibit.model,
-        "verdict": _line(exhibit.findings.verdict.text),
+        "title": json.dumps(f"CorrSteer: {card.one_line(task)}"),  # a text of YAML too
+        "task": task,
+        "model": exhibit.model,
+        "hub_model": hub_id(exhibit.model),
+        "verdict": exhibit.findings.verdict.text,
         "gradio": GRADIO,
         "python": PYTHON,
         "run_folder": RUN_FOLDER,
@@ -102,11 +105,6 @@ def _texts(exhibit: Exhibit) -> dict[str, str]:
         "README.md": environment.get_template("space_readme.md.j2").render(values),
         "requirements.txt": "".join(f"{line}\n" for line in _requirements(requires("corrsteer"))),
     }
-
-
-def _line(text: str) -> str:
-    """Text that stays within one line of a README and its quotation marks."""
-    return " ".join(re.sub(r"[\"\\<>`]", "", text).split())
 
 
 def _requirements(declared: Iterable[str] | None) -> list[str]:

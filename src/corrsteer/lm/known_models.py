@@ -7,6 +7,7 @@ refused at once.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from corrsteer.errors import UnknownNameError
@@ -14,6 +15,9 @@ from corrsteer.mini import MODEL_DIR, SAE_DIR
 
 RAW = "raw"
 """Given as the SAE, takes the residual stream's own dimensions."""
+
+
+_HUB_ID = re.compile(r"([\w-][\w.-]{0,95}/)?[\w-][\w.-]{0,95}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,12 @@ HUB_IDS_WITHOUT_OWNER = (
     *("ctrl", "xlnet-base-cased", "xlnet-large-cased"),
 )
 """Causal models from before the hub asked for an owner; it takes no new ones."""
+
+
+def hub_id(name: str) -> str | None:
+    """The hub id that a model's name stands for; None of a folder, and of what can be none."""
+    full = KNOWN_MODELS[name].id if name in KNOWN_MODELS else name
+    return full if _HUB_ID.fullmatch(full) and not os.path.isdir(full) else None  # noqa: PTH112
 
 
 def check_model_name(name: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from corrsteer.json_text import visible
 from corrsteer.report import text
 from corrsteer.report.command import beyond_options, reproduce
 from corrsteer.report.drawing import (
@@ -127,7 +128,7 @@ def environment() -> Environment:
 def _finalize(value: Any) -> Any:
     """Strings without characters that act; what is markup already is left alone."""
     is_text = isinstance(value, str) and not isinstance(value, Markup)
-    return text.visible(value) if is_text else value
+    return visible(value) if is_text else value
 
 
 def figures(found: dict[str, Chart]) -> Callable[[str], Markup]:

@@ -1,4 +1,4 @@
-"""Text as a report shows it: made visible, cut to size, compared word by word; and its numbers.
+"""Text as a report shows it: cut to size, compared word by word; and its numbers.
 
 Changes when untrusted text or a number is to be shown in another way. What a model or a data set
 wrote is never taken for markup here: it stays text, and the template escapes it.
@@ -16,18 +16,14 @@ from urllib.parse import urlsplit
 
 from markupsafe import Markup
 
+from corrsteer.json_text import visible
+
 EXCERPT = 600
 """Characters of a reply or prompt that are shown."""
 
 CONTEXT = 120
 """Characters shown ahead of the first difference where two replies begin alike for long."""
 
-_ACTING = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters, but for tab and new line
-    "\u00ad\u061c\u180e\u200b\u200e\u200f"  # soft hyphen, zero width space, direction marks
-    "\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # separators, overrides, isolates
-    "\ud800-\udfff\ufffe\uffff\U000e0000-\U000e0fff]"  # no characters at all; tags
-)
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*\s*|[^\w\s]\s*|\s+")
 """A word or a mark with the space behind it, or space that nothing stands before."""
 
@@ -46,24 +42,6 @@ class Segment:
 
 
 Segments = tuple[Segment, ...]
-
-
-def visible(text: str) -> str:
-    """The text with a sign in place of each character that would act instead of being seen.
-
-    Control characters, direction overrides, other invisible format characters and halves of
-    surrogate pairs, which no file in UTF-8 can hold. Tab and new line stay.
-    """
-    return _ACTING.sub(_sign, text.replace("\r\n", "\n"))
-
-
-def _sign(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    if code < 0x20:
-        return chr(0x2400 + code)  # Unicode's pictures of control characters
-    if 0xD800 <= code <= 0xDFFF:
-        return "\ufffd"
-    return f"‹U+{code:04X}›"  # noqa: RUF001
 
 
 def cut(text: str, most: int = EXCERPT) -> Segments:
@@ -135,7 +113,7 @@ def _omitted(characters: int) -> Segment:
 
 def web_url(url: object) -> str | None:
     """The address itself if it is one of the web; None for anything else."""
-    if not isinstance(url, str) or _ACTING.search(url) or re.search(r"\s", url):
+    if not isinstance(url, str) or visible(url) != url or re.search(r"\s", url):
         return None
     try:
         parts = urlsplit(url)

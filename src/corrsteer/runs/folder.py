@@ -21,7 +21,7 @@ from corrsteer.errors import ArtifactError, CorrSteerError
 from corrsteer.features import FEATURES, Feature
 from corrsteer.files import check_place, contents, was_interrupted, whole_folder, write_whole
 from corrsteer.hook_points import HookPoint
-from corrsteer.json_text import to_json
+from corrsteer.json_text import is_whole, to_json
 from corrsteer.runs.activation_log import LOG_FILE, OUTCOMES_FILE, ActivationLog, open_log
 from corrsteer.runs.evaluation import Prediction
 from corrsteer.runs.evidence import Evidence
@@ -181,6 +181,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} is corrupt ({error}); train again") from error
+    if not is_whole(document):
+        raise ArtifactError(f"{path} holds half of a surrogate pair; train again")
     if not isinstance(document, dict) or document.get("schema") != RUN_SCHEMA:
         found = document.get("schema") if isinstance(document, dict) else None
         raise ArtifactError(f"{path} has schema {found!r}, expected {RUN_SCHEMA!r}; train again")

@@ -6,6 +6,7 @@ Changes when the artifact carries more, or is combined in another way.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ from corrsteer.features import FEATURE_COLUMNS, FEATURES, Feature, feature_rows
 from corrsteer.files import write_whole
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.hooks import adding, find_blocks
-from corrsteer.lm.known_models import KNOWN_MODELS
+from corrsteer.lm.known_models import KNOWN_MODELS, hub_id
 from corrsteer.lm.models import LanguageModel
 from corrsteer.notebook import overview
 from corrsteer.runs import card
@@ -188,14 +189,16 @@ class Steering(
 
         Args:
             card_data: of the card's YAML block, e.g. `license`; over what is known already.
+
+        Raises:
+            ArtifactError: its metadata hold evidence that is none.
         """
-        model = canonical_name(self.model)
-        hub_id = None if not model or _is_folder(model) else model
-        known = {"base_model": hub_id} if hub_id else {}
+        model = hub_id(self.model)
+        known = {"base_model": model} if model else {}
         data = dict(self._hub_mixin_info.model_card_data.__dict__) | known | card_data
         facts = card.facts(
             self.model,
-            hub_id,
+            model,
             self.revision,
             self.positions,
             self.strength,
@@ -340,4 +343,4 @@ def canonical_name(name: str) -> str:
 
 
 def _is_folder(name: str) -> bool:
-    return Path(name).is_absolute() or name.startswith(".") or Path(name).is_dir()
+    return Path(name).is_absolute() or name.startswith(".") or os.path.isdir(name)  # noqa: PTH112

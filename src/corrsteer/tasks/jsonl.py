@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corrsteer.errors import DataError, ScorerError
+from corrsteer.json_text import is_whole
 from corrsteer.samples import Message, Sample
 from corrsteer.scoring.base import Scorer, score
 from corrsteer.scoring.rules import RULES
@@ -120,13 +121,11 @@ def _cannot_read(path: Path, error: OSError | ValueError) -> DataError:
 def _check_whole(row: dict[str, Any], where: str) -> None:
     """Refuse half of a surrogate pair, which is no character, so no tokenizer or file takes it."""
     for name, value in row.items():
-        try:
-            json.dumps({name: value}, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
+        if not is_whole({name: value}):
             field = name.encode(errors="backslashreplace").decode()
             raise DataError(
                 f"{where}: `{field}` holds half of a surrogate pair; write whole characters"
-            ) from error
+            )
 
 
 def _sample(row: dict[str, Any], where: str, index: int) -> Sample:

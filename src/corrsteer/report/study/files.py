@@ -11,8 +11,9 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from corrsteer.json_text import visible
 from corrsteer.report.text import number as decimals
-from corrsteer.report.text import percent, points, visible
+from corrsteer.report.text import percent, points
 from corrsteer.studies.paper.tables import Kind, Row, Table, Value
 
 LEFT: tuple[Kind, ...] = ("text", "page")
