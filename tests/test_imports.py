@@ -1,13 +1,13 @@
-"""The direction of imports: from the command line down to the words that all share, never back."""
+"""What modules may do: import downwards and in no circle, reach for files, take so many lines."""
 
 import ast
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-PACKAGE = Path(__file__).parents[1] / "src" / "corrsteer"
+from source_rules import PACKAGE, circle, imports_among, powers, sizes
 
 # What a room may import stands in a line above its own; order within a line means nothing.
 # `corrsteer` itself, what is public, re-exports and may be imported by nobody here.
@@ -31,9 +31,37 @@ NO_MODEL_LIBRARY = ["errors", "progress", "timing", "samples", "notebook", "json
 NO_MODEL_LIBRARY += ["hook_points", "settings", "features", "stats", "scoring"]
 """Rooms that import none of transformers, sae-lens and datasets."""
 
-
 PRINTS = ("cli", "report")
 """Rooms that may print."""
+
+ROOMS_WITH_FILES = ("files", "lm", "tasks", "runs", "execution")
+ROOMS_WITH_FILES += ("studies", "report", "export", "demo", "cli")
+MAY_REACH = {
+    # sums kept before; the weights of judges
+    "files": (*ROOMS_WITH_FILES, "method/collect.py", "scoring/judges.py"),
+    "processes": ("export/verify.py", "export/probes"),
+    "network": (
+        *("lm/models.py", "scoring/judges.py", "runs/steering.py"),  # the hub's models
+        *("tasks/hub.py", "tasks/splits.py", "studies/fine_tuning.py"),  # its data sets
+        "runs/explanations.py",  # Neuronpedia
+        "execution/ray_workers.py",
+        *("demo", "cli/demo.py"),  # a server, and the browser that is sent there
+    ),
+}
+"""Rooms and modules that may do more than compute; all others are given what they work on."""
+
+DEFERRED = {("corrsteer.runs.run", "corrsteer.runs.folder")}
+"""Imports inside a function that close a circle: `Run.save` writes what `load_run` reads."""
+
+MOST_LINES, USUAL_LINES, MOST_PARAMETERS, MOST_FLOORS, MOST_IN_ROOT = 80, 35, 8, 12, 12
+
+TOO_LONG = {"studies/null.py:null_study"}
+TOO_MANY_PARAMETERS = {
+    "export/verify.py:verify",
+    "method/evaluation.py:evaluate",
+    "method/train.py:train",
+}
+"""Functions from before the limits. These lists only get shorter."""
 
 HOOKS = "lm/hooks.py"
 STANDALONE = "runs/card/steer.py"
@@ -91,8 +119,54 @@ def test_imports_go_down(path):
     assert upward(room, path.read_text(encoding="utf-8")) == []
 
 
-def test_the_root_is_small():
-    assert len([*PACKAGE.glob("*.py")]) <= 12
+def test_the_house_is_small():
+    assert len([*PACKAGE.glob("*.py")]) <= MOST_IN_ROOT
+    assert len(FLOORS) <= MOST_FLOORS
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_modules_import_in_a_circle():
+    graph = imports_among({module_of(path): path.read_text(encoding="utf-8") for path in FILES})
+    for module, other in DEFERRED:
+        graph[module].remove(other)
+    assert circle(graph) == []
+
+
+def places_allowing(path: Path, power: str) -> list[str]:
+    """Entries of the list by which a module may."""
+    name = path.relative_to(PACKAGE).as_posix()
+    places = (name, name.removesuffix(".py"))
+    return [
+        entry
+        for entry in MAY_REACH[power]
+        if any(place == entry or place.startswith(f"{entry}/") for place in places)
+    ]
+
+
+def test_what_only_computes_reaches_for_nothing():
+    reached = {
+        (power, path) for path in FILES for power in powers(path.read_text(encoding="utf-8"))
+    }
+    assert not [(power, str(path)) for power, path in reached if not places_allowing(path, power)]
+    used = {(power, entry) for power, path in reached for entry in places_allowing(path, power)}
+    listed = {(power, entry) for power, entries in MAY_REACH.items() for entry in entries}
+    assert listed - used == set(), "take off MAY_REACH what does not need to be there"
+
+
+def test_functions_are_short_and_take_few_parameters():
+    found = {
+        f"{path.relative_to(PACKAGE).as_posix()}:{size.name}": size
+        for path in FILES
+        for size in sizes(path.read_text(encoding="utf-8"))
+    }
+    assert {name for name, size in found.items() if size.lines > MOST_LINES} == TOO_LONG
+    wide = {name for name, size in found.items() if size.parameters > MOST_PARAMETERS}
+    assert wide == TOO_MANY_PARAMETERS
+    assert statistics.quantiles([size.lines for size in found.values()], n=20)[-1] <= USUAL_LINES
 
 
 def test_only_hooks_registers_hooks():
@@ -136,6 +210,56 @@ def test_a_relative_import_is_found():
 def test_texts_that_name_no_module_are_no_imports():
     for text in ("corrsteer.run/1", "corrsteer.demo and more", "corrsteer.strength", "corrsteer"):
         assert registered(text) == set()
+
+
+@pytest.mark.parametrize(
+    ("power", "code"),
+    [
+        ("files", "open('x')"),
+        ("files", "def f(path):\n    return path.read_bytes()"),
+        ("files", "(folder / 'a').write_text('b')"),
+        ("files", "path.open('a', encoding='utf-8')"),
+        ("files", "import os\nos.replace(a, b)"),
+        ("files", "def f():\n    from shutil import rmtree"),
+        ("files", "import pyarrow.parquet as pq"),
+        ("processes", "from subprocess import run"),
+        ("processes", "import os\nos.system('ls')"),
+        ("network", "import socket"),
+        ("network", "from urllib.request import urlopen"),
+        ("network", "from urllib import request"),
+        ("network", "def f():\n    import huggingface_hub.errors"),
+    ],
+)
+def test_reaching_out_is_found(power, code):
+    assert powers(code) == {power}
+
+
+def test_computing_reaches_for_nothing():
+    for code in (
+        "checkpoint.open({'task': 1})",
+        "from dataclasses import replace\nreplace(a, b=1)",
+        "text.replace('a', 'b')",
+        "from urllib.parse import quote",
+        "import os\nos.environ['A']",
+    ):
+        assert powers(code) == set()
+
+
+def test_a_circle_is_found():
+    sources = {
+        "a.one": "from a import two",
+        "a.two": "def f():\n    from a.three import g",
+        "a.three": "if TYPE_CHECKING:\n    import a.one",
+        "a.four": "from a.one import x",
+    }
+    assert circle(imports_among(sources)) == ["a.one", "a.two", "a.three"]
+    assert circle(imports_among(sources | {"a.three": "import math"})) == []
+
+
+def test_the_size_of_functions_is_found():
+    code = "class A:\n  def f(self, a, /, b, *c, d=1, **e):\n    def g(): pass\n    return g\n"
+    found = [(size.name, size.lines, size.parameters) for size in sizes(code)]
+    assert found == [("A.f", 3, 3), ("A.f.g", 1, 0)]
 
 
 def test_a_print_is_found():
