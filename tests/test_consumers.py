@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import corrsteer as cs
 from corrsteer.export import find_consumer
 from corrsteer.export.lm_eval import _with_model
-from corrsteer.export.verify import verify
+from corrsteer.export.verify import Installation, verify
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.hooks import adding
 from corrsteer.runs.steering import Steering
@@ -262,8 +262,7 @@ def test_llama_cpp_does_what_we_do(big, tmp_path, positions):
         find_consumer("llama.cpp"),
         prompts(big),
         max_new_tokens=12,
-        python=LLAMA_CPP,
-        model_path=str(tmp_path / "model.gguf"),
+        installation=Installation(LLAMA_CPP, str(tmp_path / "model.gguf")),
         drop_block_0=True,
     )
     check(found, ["all", positions])
@@ -279,7 +278,8 @@ def vllm():
 
 def test_vllm_does_what_we_do(big, vllm):
     made = steering(big, (0, 1, 2), strength=0.7)
-    found = verify(big, made, find_consumer("vllm"), prompts(big), max_new_tokens=12, python=vllm)
+    consumer, there = find_consumer("vllm"), Installation(vllm)
+    found = verify(big, made, consumer, prompts(big), max_new_tokens=12, installation=there)
     check(found, ["generated", "generated"])
 
 

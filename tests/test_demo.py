@@ -23,9 +23,9 @@ import yaml
 from corrsteer import load_run, load_task, steer
 from corrsteer.cli import main
 from corrsteer.demo import (
+    ArmReply,
     Exhibit,
     Frame,
-    Reply,
     Session,
     Shelf,
     Wish,
@@ -383,8 +383,8 @@ def test_what_cannot_be_asked_for_is_refused(shelf, exhibit, changes):
 
 
 def finished(*given):
-    replies = [Reply("baseline", "mini", "not steered", 0, given[0], True)]
-    replies += [Reply("steered", "run", "all 3 layers", 0, text, True) for text in given[1:]]
+    replies = [ArmReply("baseline", "mini", "not steered", 0, given[0], True)]
+    replies += [ArmReply("steered", "run", "all 3 layers", 0, text, True) for text in given[1:]]
     return Frame(tuple(replies), "done")
 
 

@@ -12,7 +12,7 @@ from conftest import D_MODEL
 
 from corrsteer.export import CONSUMERS, base, verify
 from corrsteer.export.plain import PlainTorch
-from corrsteer.export.verify import Reply
+from corrsteer.export.verify import ConsumerReply
 from corrsteer.hook_points import HookPoint
 from corrsteer.runs.steering import Steering
 
@@ -127,7 +127,7 @@ def test_logits_are_compared_as_far_as_the_tokens_agree():
     def reply(tokens, *first):
         logits = np.zeros((len(tokens), 3), dtype=np.float32)
         logits[:, 0] = first
-        return Reply(np.array(tokens), logits)
+        return ConsumerReply(np.array(tokens), logits)
 
     ours, theirs = reply([1, 2, 0], 0, 0, 0), reply([1, 0, 0], 0, 0.5, 9)
     plain = reply([1], 7)

@@ -15,7 +15,7 @@ from corrsteer.cli.terminal import print_verification
 from corrsteer.demo.space import write_space
 from corrsteer.errors import SettingsError
 from corrsteer.export import export, find_consumer
-from corrsteer.export.verify import verify
+from corrsteer.export.verify import Installation, verify
 from corrsteer.json_text import to_json
 from corrsteer.lm.models import LanguageModel, load_model
 from corrsteer.runs.folder import load_run
@@ -95,8 +95,7 @@ def run_verify(options: VerifyOptions) -> None:
         consumer,
         _prompts(lm, run, options.prompts),
         max_new_tokens=options.max_new_tokens,
-        python=options.python or sys.executable,
-        model_path=options.model_path,
+        installation=Installation(options.python or sys.executable, options.model_path),
         drop_block_0=options.drop_block_0,
         tolerance=options.tolerance,
     )

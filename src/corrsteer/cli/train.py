@@ -24,7 +24,7 @@ from corrsteer.cli.terminal import TerminalProgress, print_run
 from corrsteer.execution.checkpoint import Checkpoint, unfinished
 from corrsteer.files import UNFINISHED
 from corrsteer.method.shards import Shard, collect_shard
-from corrsteer.method.train import identity, train
+from corrsteer.method.train import Steps, identity, train
 from corrsteer.report import write as write_report
 from corrsteer.runs.document import run_document
 from corrsteer.runs.folder import REPORT_FILE, claim_folder, load_run
@@ -89,9 +89,7 @@ def _train(
                 guards,
                 settings,
                 out,
-                evaluated=options.evaluated,
-                explained=options.describe,
-                collected=options.collected,
+                steps=Steps(options.evaluated, options.describe, options.collected),
                 execution=execution,
                 watch=watch,
             )

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from corrsteer.demo.exhibits import Exhibit, open_exhibits
 from corrsteer.demo.session import (
+    ArmReply,
     Frame,
-    Reply,
     Session,
     Shelf,
     Wish,
     load_for,
 )
 
-__all__ = ["Exhibit", "Frame", "Reply", "Session", "Shelf", "Wish", "load_for", "open_exhibits"]
+__all__ = ["ArmReply", "Exhibit", "Frame", "Session", "Shelf", "Wish", "load_for", "open_exhibits"]

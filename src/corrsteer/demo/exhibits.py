@@ -34,7 +34,7 @@ LABEL = 90
 
 
 @dataclass(frozen=True)
-class Example:
+class FlippedExample:
     """A test sample whose outcome steering changed.
 
     Attributes:
@@ -139,12 +139,12 @@ class Exhibit:
         return tuple(switches)
 
     @cached_property
-    def examples(self) -> tuple[Example, ...]:
+    def examples(self) -> tuple[FlippedExample, ...]:
         """Flipped samples of both directions, improved ones first."""
         improved, worsened = self.findings.improved[:EXAMPLES], self.findings.worsened[:EXAMPLES]
         return (
-            *(Example("improved", row, self.chat) for row in improved),
-            *(Example("worsened", row, self.chat) for row in worsened),
+            *(FlippedExample("improved", row, self.chat) for row in improved),
+            *(FlippedExample("worsened", row, self.chat) for row in worsened),
         )
 
     @property

@@ -155,7 +155,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ArmReply:
     """One reply of several side by side.
 
     Attributes:
@@ -184,7 +184,7 @@ class Frame:
         state: `running`, `done`, or `stopped` by the visitor.
     """
 
-    replies: tuple[Reply, ...]
+    replies: tuple[ArmReply, ...]
     state: Literal["running", "done", "stopped"] = "running"
 
 
@@ -256,7 +256,7 @@ class Session:
             other = shelf.exhibit(wish.beside)
             asked.append((other, other.run.steering))
         longest = max(exhibit.run.provenance.max_new_tokens for exhibit, _ in asked)
-        replies: list[Reply] = []
+        replies: list[ArmReply] = []
         sources: list[Iterator[str]] = []
         baselines: dict[tuple[str, bool], int] = {}
         for exhibit, steering in asked:
@@ -264,11 +264,11 @@ class Session:
             sample = _sample(wish.prompt, exhibit.chat)
             if way not in baselines:
                 baselines[way] = len(replies)
-                replies.append(Reply("baseline", exhibit.model, "not steered", len(replies)))
+                replies.append(ArmReply("baseline", exhibit.model, "not steered", len(replies)))
                 key = (exhibit.model, wish.prompt, exhibit.chat, longest)
                 sources.append(self._baseline(key, model.reply(sample, longest)))
             setting = _setting(exhibit, steering)
-            replies.append(Reply("steered", exhibit.name, setting, baselines[way]))
+            replies.append(ArmReply("steered", exhibit.name, setting, baselines[way]))
             sources.append(model.reply(sample, longest, steering))
         return Frame(tuple(replies)), sources
 

@@ -1,4 +1,4 @@
-"""The jobs of a bench: greedy replies, many arms' replies, and their judgement.
+"""The jobs of a comparison: greedy replies, many arms' replies, and their judgement.
 
 Changes when replies are made or judged in another way. Their results are JSON, so that they can be
 kept.

@@ -89,11 +89,24 @@ class Verification:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ConsumerReply:
     """A greedy reply: its tokens, and the logits that chose each; [tokens, vocabulary]."""
 
     tokens: NDArray[np.int64]
     logits: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Where a consumer runs.
+
+    Attributes:
+        python: one that has the consumer.
+        model_path: the model in the consumer's own format, where it needs one.
+    """
+
+    python: str = sys.executable
+    model_path: str | None = None
 
 
 def verify(
@@ -103,8 +116,7 @@ def verify(
     prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int = 16,
-    python: str = sys.executable,
-    model_path: str | None = None,
+    installation: Installation | None = None,
     drop_block_0: bool = False,
     tolerance: float | None = None,
 ) -> Verification:
@@ -116,14 +128,15 @@ def verify(
         consumer: what is run.
         prompts: token ids.
         max_new_tokens: longest reply.
-        python: one that has the consumer.
-        model_path: the model in the consumer's own format, where it needs one.
+        installation: where the consumer runs; in this Python if None.
         drop_block_0: see `Consumer.render`.
         tolerance: by the model's type if None.
 
     Raises:
         ConsumerError: it cannot take the steering, is not installed, or fails.
     """
+    installation = installation or Installation()
+    model_path = installation.model_path
     if consumer.takes_model_path and model_path is None:
         raise ConsumerError(f"{consumer.name} needs the model in its own format; give --model-path")
     if model_path is not None and not Path(model_path).is_file():
@@ -144,7 +157,7 @@ def verify(
             "max_new_tokens": max_new_tokens,
             "eos": sorted(lm.decoder.eos_ids),
         }
-        found = _run_probe(consumer, python, request, folder)
+        found = _run_probe(consumer, installation.python, request, folder)
     if tolerance is None:
         kind = lm.model.config.get_text_config().model_type
         tolerance = (TOLERANCES | dict(consumer.tolerances)).get(kind, TOLERANCE)
@@ -201,11 +214,15 @@ def _run_probe(
         return dict(arrays)
 
 
-def _read(found: Mapping[str, NDArray[Any]], check: int, index: int) -> tuple[Reply, float | None]:
+def _read(
+    found: Mapping[str, NDArray[Any]], check: int, index: int
+) -> tuple[ConsumerReply, float | None]:
     """What a probe wrote for a check and prompt: the reply, and its likelihood if it gave one."""
     of = f"{check}/{index}/"
     likelihood = found.get(of + "likelihood")
-    reply = Reply(found[of + "tokens"].astype(np.int64), found[of + "logits"].astype(np.float32))
+    reply = ConsumerReply(
+        found[of + "tokens"].astype(np.int64), found[of + "logits"].astype(np.float32)
+    )
     return reply, None if likelihood is None else float(likelihood)
 
 
@@ -216,7 +233,7 @@ def _replies(
     scope: Positions,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
-) -> list[Reply]:
+) -> list[ConsumerReply]:
     """The reference."""
     replies = []
     with steer(lm, replace(steering, positions=scope)):
@@ -233,17 +250,17 @@ def _replies(
                 return_dict_in_generate=True,
             )
             tokens = said.sequences[0, len(prompt) :].cpu().numpy()
-            replies.append(Reply(tokens, torch.cat(said.logits).float().cpu().numpy()))
+            replies.append(ConsumerReply(tokens, torch.cat(said.logits).float().cpu().numpy()))
     return replies
 
 
 def _compare(
     check: str,
     scope: Positions,
-    expected: Sequence[Reply],
-    found: Sequence[tuple[Reply, float | None]],
-    own: Sequence[Reply],
-    plain: Sequence[Reply],
+    expected: Sequence[ConsumerReply],
+    found: Sequence[tuple[ConsumerReply, float | None]],
+    own: Sequence[ConsumerReply],
+    plain: Sequence[ConsumerReply],
     tolerance: float,
 ) -> Finding:
     """The finding of one check; logits are compared as far as both were given the same tokens."""
@@ -277,7 +294,7 @@ def _compare(
     )
 
 
-def _first(one: Reply, other: Reply) -> float:
+def _first(one: ConsumerReply, other: ConsumerReply) -> float:
     return _largest(one.logits[:1], other.logits[:1])
 
 
@@ -289,6 +306,6 @@ def _largest(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(difference.max()) if np.isfinite(difference).all() else float("inf")
 
 
-def _likelihood(reply: Reply) -> float:
+def _likelihood(reply: ConsumerReply) -> float:
     scores = torch.log_softmax(torch.from_numpy(reply.logits).double(), -1)
     return float(scores.gather(1, torch.from_numpy(reply.tokens)[:, None]).sum())

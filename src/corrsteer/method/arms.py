@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypedDict, Unpack, runtime_checkable
 
 import numpy as np
 
@@ -42,6 +42,25 @@ def limited(
     return tuple(drawn[:limit])
 
 
+class RunnerKeywords(TypedDict, total=False):
+    """How a split is run.
+
+    Attributes:
+        limit: at most this many samples, drawn by `seed` (42 by default); all if None.
+        seed: of that draw.
+        batch_size: prompts run at once; 32 by default.
+        execution: how passes are done; in this process by default.
+        force: steer a model that the steering was not made for; `Evaluation.forced` then says why
+            it is not.
+    """
+
+    limit: int | None
+    seed: int
+    batch_size: int
+    execution: Execution
+    force: bool
+
+
 class ArmRunner:
     """One split of a task under one model.
 
@@ -59,20 +78,16 @@ class ArmRunner:
         lm: LanguageModel,
         task: Task,
         split: Literal["select", "test"],
-        *,
-        limit: int | None = None,
-        seed: int = 42,
-        batch_size: int = 32,
-        execution: Execution = IN_PROCESS,
-        force: bool = False,
+        **passes: Unpack[RunnerKeywords],
     ):
         self.lm, self.task = lm, task
+        limit, seed = passes.get("limit"), passes.get("seed", 42)
         self.samples = limited(getattr(task, split), limit, seed, task.shuffled)
         self.groups = np.array(group_ids(self.samples), dtype=np.int64)
-        self._execution = execution
-        self._batch_size = batch_size
+        self._execution = passes.get("execution", IN_PROCESS)
+        self._batch_size = passes.get("batch_size", 32)
         self._split = split
-        self._force = force
+        self._force = passes.get("force", False)
         if not self.samples:
             raise DataError(
                 f"the {split} split of {task.name} is empty; give it rows, "

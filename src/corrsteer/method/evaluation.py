@@ -6,10 +6,10 @@ Changes when an evaluation says more.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
-from corrsteer.execution.units import IN_PROCESS, Execution
 from corrsteer.lm.models import LanguageModel
-from corrsteer.method.arms import ArmRunner
+from corrsteer.method.arms import ArmRunner, RunnerKeywords
 from corrsteer.runs.comparison import Responses, compare
 from corrsteer.runs.evaluation import Evaluation, Prediction
 from corrsteer.runs.steering import Steering, mismatch
@@ -26,11 +26,7 @@ def evaluate(
     *,
     controls: Sequence[Steering] = (),
     guards: Sequence[Task] = (),
-    limit: int | None = None,
-    seed: int = 42,
-    batch_size: int = 32,
-    execution: Execution = IN_PROCESS,
-    force: bool = False,
+    **passes: Unpack[RunnerKeywords],
 ) -> Evaluation:
     """Accuracy and side effects of a steering on a task's test split.
 
@@ -41,35 +37,18 @@ def evaluate(
         strength: the steering's own if None.
         controls: random-feature controls to run too.
         guards: other tasks whose test splits are run with and without the steering.
-        limit: at most this many samples of each split, drawn by `seed`.
-        seed: of that draw.
-        batch_size: prompts run at once.
-        execution: how its passes are done.
-        force: steer a model that the steering was not made for; `Evaluation.forced` then says why
-            it is not.
+        passes: how the splits are run; see `RunnerKeywords`.
 
     Raises:
         DataError: the test split is empty.
         InsufficientDataError: no reply could be judged.
     """
-
-    def runner(each: Task) -> ArmRunner:
-        return ArmRunner(
-            lm,
-            each,
-            "test",
-            limit=limit,
-            seed=seed,
-            batch_size=batch_size,
-            execution=execution,
-            force=force,
-        )
-
     if steering is None:
         steering = Steering({}, (), lm.id, lm.revision)
     elif strength is not None:
         steering = steering.at(strength)
-    return evaluate_on(runner(task), steering, controls, [runner(guard) for guard in guards])
+    own, *others = (ArmRunner(lm, each, "test", **passes) for each in (task, *guards))
+    return evaluate_on(own, steering, controls, others)
 
 
 def evaluate_on(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,21 @@ from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch
 
 
+@dataclass(frozen=True)
+class Steps:
+    """Which steps `train` takes beyond the fit.
+
+    Attributes:
+        evaluated: whether the test split is run.
+        explained: whether it is looked up what the chosen features are said to stand for.
+        collected: folder of a run whose statistics are taken in place of collecting.
+    """
+
+    evaluated: bool = True
+    explained: bool = False
+    collected: Path | None = None
+
+
 def train(
     lm: LanguageModel,
     task: Task,
@@ -39,9 +55,7 @@ def train(
     settings: FitSettings,
     out: Path,
     *,
-    evaluated: bool = True,
-    explained: bool = False,
-    collected: Path | None = None,
+    steps: Steps | None = None,
     execution: Execution = IN_PROCESS,
     watch: Stopwatch | None = None,
 ) -> tuple[Run, RunDocument]:
@@ -53,17 +67,16 @@ def train(
         guards: tasks that it should not harm.
         settings: of the fit.
         out: folder of the run; checked before anything else is done.
-        evaluated: whether to run the test split too.
-        explained: whether to look up what the chosen features are said to stand for.
-        collected: folder of a run whose statistics are taken in place of collecting.
+        steps: which steps are taken; the usual ones if None.
         execution: how its passes are done.
         watch: adds up seconds a stage.
 
     Raises:
         CorrSteerError: anything that cannot be used; nothing is written then.
     """
+    steps = steps or Steps()
     claim_folder(out)
-    tasks = (task, *guards) if evaluated else ()
+    tasks = (task, *guards) if steps.evaluated else ()
     runners = runners_of(lm, tasks, "test", settings.test_limit, settings, execution)
     watch = watch or Stopwatch()
     run = fit_with(
@@ -71,15 +84,15 @@ def train(
         task,
         guards,
         settings,
-        collected=load_run(collected) if collected else None,
+        collected=load_run(steps.collected) if steps.collected else None,
         execution=execution,
         watch=watch,
     )
-    if collected:
-        run.counts = dataclasses.replace(run.counts, collected=str(collected))
-    if explained:
+    if steps.collected:
+        run.counts = dataclasses.replace(run.counts, collected=str(steps.collected))
+    if steps.explained:
         _look_up(run, execution.progress)
-    if evaluated:
+    if steps.evaluated:
         with watch.timing("evaluate"):
             evaluation = _evaluate(run, lm, runners)
             comparisons = runners[0].compare(list(run.candidates.values()), "strategies")

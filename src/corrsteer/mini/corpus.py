@@ -22,7 +22,7 @@ ScorerName = Literal["choice", "contains", "numeric", "refusal"]
 
 
 @dataclass(frozen=True)
-class Row:
+class CorpusRow:
     """One scored prompt of a family."""
 
     id: str
@@ -73,7 +73,7 @@ def split_of(name: str, key: str) -> Split:
     return "select" if percentile < SPLIT_PERCENT[1][1] else "test"
 
 
-def rows(name: str) -> dict[str, list[Row]]:
+def rows(name: str) -> dict[str, list[CorpusRow]]:
     """The rows of a family or probe under `fit`, `select` and `test`; no key is in two of them.
 
     Raises:
@@ -81,7 +81,7 @@ def rows(name: str) -> dict[str, list[Row]]:
     """
     family = _FAMILIES[name]
     wanted = dict(zip(("fit", "select", "test"), family.sizes, strict=True))
-    found: dict[str, list[Row]] = {split: [] for split in wanted}
+    found: dict[str, list[CorpusRow]] = {split: [] for split in wanted}
     rng, seen = random.Random(f"rows:{name}"), set[str]()
     while any(len(found[split]) < wanted[split] for split in wanted):
         item = family.draw(rng)
@@ -91,7 +91,7 @@ def rows(name: str) -> dict[str, list[Row]]:
         seen.add(item.prompt)
         row_id = f"{name}-{split}-{len(found[split]):04d}"
         found[split].append(
-            Row(
+            CorpusRow(
                 id=row_id,
                 prompt=item.prompt,
                 target=item.target,

@@ -35,7 +35,7 @@ EXAMPLES, OPEN_EXAMPLES = 25, 6
 
 
 @dataclasses.dataclass(frozen=True)
-class Example:
+class ShownExample:
     """A flipped sample as it is shown.
 
     Attributes:
@@ -50,7 +50,7 @@ class Example:
     steered: text.Segments
 
     @classmethod
-    def of(cls, row: Prediction) -> Example:
+    def of(cls, row: Prediction) -> ShownExample:
         """The sample, cut and compared."""
         return cls(
             row, text.cut(row.prompt), *text.side_by_side(row.baseline_text, row.steered_text)
@@ -68,13 +68,13 @@ class Direction:
 
     name: str
     total: int
-    shown: Sequence[Example]
-    more: Sequence[Example]
+    shown: Sequence[ShownExample]
+    more: Sequence[ShownExample]
 
     @classmethod
     def of(cls, name: str, rows: Sequence[Prediction]) -> Direction:
         """The first `EXAMPLES` samples."""
-        examples = [Example.of(row) for row in rows[:EXAMPLES]]
+        examples = [ShownExample.of(row) for row in rows[:EXAMPLES]]
         return cls(name, len(rows), examples[:OPEN_EXAMPLES], examples[OPEN_EXAMPLES:])
 
 

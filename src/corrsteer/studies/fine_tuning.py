@@ -141,7 +141,7 @@ class TuningSettings:
 
 
 @dataclass(frozen=True)
-class Example:
+class TrainingExample:
     """Token ids of one training sample.
 
     Attributes:
@@ -241,7 +241,9 @@ def check_installed() -> None:
         )
 
 
-def training_examples(lm: LanguageModel, task: Task, settings: TuningSettings) -> list[Example]:
+def training_examples(
+    lm: LanguageModel, task: Task, settings: TuningSettings
+) -> list[TrainingExample]:
     """The fit samples that `train` would use, with their reference replies.
 
     Raises:
@@ -283,7 +285,7 @@ def reference(task: Task, sample: Sample, settings: TuningSettings) -> str:
     return f" {settings.answer_text.strip()}"
 
 
-def _encode(lm: LanguageModel, sample: Sample, reply: str) -> Example:
+def _encode(lm: LanguageModel, sample: Sample, reply: str) -> TrainingExample:
     """Prompt and reply in tokens; the prompt's are exactly those of the evaluation.
 
     The reply is tokenised behind its prompt, unless its tokens would reach into the prompt's.
@@ -303,7 +305,7 @@ def _encode(lm: LanguageModel, sample: Sample, reply: str) -> Example:
             f"the tokenizer of {lm.id} cannot spell {reply.strip()!r}, the reply to teach for "
             f"sample {sample.id!r}; choose replies of its vocabulary"
         )
-    return Example(tuple(prompt), (*ids, _eos(lm)))
+    return TrainingExample(tuple(prompt), (*ids, _eos(lm)))
 
 
 def _eos(lm: LanguageModel) -> int:
@@ -326,7 +328,7 @@ def default_learning_rate(lm: LanguageModel, method: str) -> float:
 
 def tune(
     lm: LanguageModel,
-    examples: Sequence[Example],
+    examples: Sequence[TrainingExample],
     settings: TuningSettings,
     progress: Progress = SILENT,
 ) -> Tuned:
@@ -394,7 +396,7 @@ def _steps(samples: int, settings: TuningSettings) -> int:
 
 def _trainer(
     lm: LanguageModel,
-    examples: Sequence[Example],
+    examples: Sequence[TrainingExample],
     settings: TuningSettings,
     rate: float,
     steps: int,
@@ -467,7 +469,7 @@ def _advancing(advance: Any) -> Any:
 def _evaluation(
     runners: Sequence[ArmRunner], before: Sequence[Responses], after: Sequence[Responses]
 ) -> Evaluation:
-    """Both arms of the task (the first bench) and of its guards."""
+    """Both arms of the task (the first runner) and of its guards."""
     own, *guards = [
         compare(base, tuned, runner.groups)
         for runner, base, tuned in zip(runners, before, after, strict=True)

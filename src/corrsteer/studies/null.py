@@ -22,7 +22,7 @@ from corrsteer.execution.journal import Journal
 from corrsteer.execution.units import Execution
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.sae_placement import choose_handles, load_coders
-from corrsteer.method.arms import ArmRunner, limited
+from corrsteer.method.arms import ArmRunner, limited, runners_of
 from corrsteer.method.collect import collect
 from corrsteer.method.evidence import family_wise
 from corrsteer.method.fit import check_coefficient, decoder_rows
@@ -153,17 +153,33 @@ def null_study(
     """
     _check(settings, runs)
     check_coefficient(settings, lm.sae_source)
-    execution = Execution(progress)
-    runner = ArmRunner(
-        lm,
-        task,
-        "select",
-        limit=settings.val_limit,
-        seed=settings.seed,
-        batch_size=settings.batch_size,
-        execution=execution,
-    )
     records = journal(_header(lm, task, settings))
+    runs_of = _collected(lm, task, settings, Execution(progress))
+    for record in records.records:
+        runs_of.exchanged.known |= record.get("arms", {})
+    parts = {
+        "family_wise": runs_of.family_wise,
+        "coverage": runs_of.coverage,
+        "recommended": runs_of.recommended,
+    }
+    for name, part in parts.items():
+        done = sum(record["part"] == name for record in records.records)
+        with progress.stage(f"null runs: {name.replace('_', '-')}", runs) as advance:
+            advance(min(done, runs))
+            for run in range(done, runs):
+                records.add({"part": name, **part(run)})
+                advance(1)
+    n_select = len(runs_of.exchanged.samples)
+    return _study(records, runs, settings, len(runs_of.log.ids), n_select), records
+
+
+def _collected(lm: LanguageModel, task: Task, settings: FitSettings, execution: Execution) -> _Runs:
+    """What every null run is made from: the log, the ranking and the select split.
+
+    Raises:
+        ArtifactError: the log was given up.
+    """
+    (runner,) = runners_of(lm, [task], "select", settings.val_limit, settings, execution)
     handles = choose_handles(lm, settings.layers)
     samples = limited(task.fit, settings.samples, settings.seed, task.shuffled)
     coders = load_coders(handles, lm, settings.sae_dtype)
@@ -180,7 +196,7 @@ def null_study(
         settings.method,
         settings.sign,
     )
-    runs_of = _Runs(
+    return _Runs(
         settings,
         log,
         frequency_bands(log),
@@ -188,21 +204,6 @@ def null_study(
         ranking,
         decoder_rows(ranking, handles, settings.near_ties),
     )
-    for record in records.records:
-        runs_of.exchanged.known |= record.get("arms", {})
-    parts = {
-        "family_wise": runs_of.family_wise,
-        "coverage": runs_of.coverage,
-        "recommended": runs_of.recommended,
-    }
-    for name, part in parts.items():
-        done = sum(record["part"] == name for record in records.records)
-        with progress.stage(f"null runs: {name.replace('_', '-')}", runs) as advance:
-            advance(min(done, runs))
-            for run in range(done, runs):
-                records.add({"part": name, **part(run)})
-                advance(1)
-    return _study(records, runs, settings, len(log.ids), len(runner.samples)), records
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ class Exchanged:
 
     Attributes:
         lm: the model.
-        task: the task.
+        task: the task; `samples`: those of its select split.
         known: what each steering did to each sample, kept between runs.
     """
 
@@ -256,6 +257,7 @@ class Exchanged:
         self.lm, self.task = runner.lm, runner.task
         self.known: dict[str, Arm] = {}
         self._runner = runner
+        self.samples = runner.samples
         self._new: dict[str, Arm] = {}
         self._swapped = np.zeros(len(runner.samples), dtype=bool)
 

@@ -5,7 +5,7 @@ Changes when a built-in task is added or guarded by another.
 
 from __future__ import annotations
 
-from corrsteer.mini.corpus import FAMILIES, PROBES, Row, rows
+from corrsteer.mini.corpus import FAMILIES, PROBES, CorpusRow, rows
 from corrsteer.samples import Sample
 from corrsteer.scoring.rules import RULES
 from corrsteer.tasks.base import Task, target_reply
@@ -49,6 +49,6 @@ def load(name: str) -> Task:
     )
 
 
-def _sample(row: Row) -> Sample:
+def _sample(row: CorpusRow) -> Sample:
     target = (row.target,) if isinstance(row.target, str) else row.target
     return Sample(row.id, row.prompt, target, row.choices)
