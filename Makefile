@@ -9,33 +9,44 @@ SETUP := $(VENV)/.set-up
 BROWSER_VENV := .venv-browser
 BROWSER_SETUP := $(BROWSER_VENV)/.set-up
 
-.PHONY: demo test lint types licences unit docs test-browser setup clean verify-lm-eval verify-llama-cpp \
-	verify-vllm fuzz audit kills kill-workers
+.PHONY: help demo test lint types licences unit test-orders docs test-browser setup clean verify-lm-eval verify-llama-cpp \
+	verify-vllm fuzz audit kills kill-workers oracle
 
-demo: $(SETUP)
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(SETUP)  ## a run on the built-in model, with its report
 	$(BIN)/corrsteer train --model mini --task mini-harmbench
 
-test: lint types licences unit
+test: lint types licences unit  ## all that CI runs
 
-lint: $(SETUP)
+lint: $(SETUP)  ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(SETUP)
+types: $(SETUP)  ## mypy
 	$(BIN)/mypy
 
 # of all that is installed for the tests; copyleft would bind those who build on us
-licences: $(SETUP)
+licences: $(SETUP)  ## no copyleft among what is installed
 	$(BIN)/pip-licenses --python $(BIN)/python --order license --partial-match --fail-on GPL\;GNU
 
-unit: $(SETUP)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# the order of files and of their tests is drawn; ORDER makes a run again
+ORDER ?= $(shell date +%s)
+
+unit: $(SETUP)  ## the tests, in an order that is drawn and printed
+	@echo "the order of the tests: make unit ORDER=$(ORDER)"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --randomly-seed $(ORDER)
+
+# ten orders, each of which has to pass
+test-orders: $(SETUP)  ## the tests in ten orders
+	for order in 1 2 3 4 5 6 7 8 9 10; do $(MAKE) unit ORDER=$$order || exit 1; done
 
 # the demo's server, and the demo and the report in headless Chromium, which has to be installed already
-test-browser: $(BROWSER_SETUP)
+test-browser: $(BROWSER_SETUP)  ## demo and report in headless Chromium
 	$(BROWSER_VENV)/bin/python -m pytest tests/test_demo_server.py tests/test_browser.py
 
-setup: $(SETUP)
+setup: $(SETUP)  ## set .venv up
 
 # torch first and pinned: on Linux an unpinned one brings gigabytes of GPU libraries
 $(SETUP): pyproject.toml constraints.txt
@@ -59,7 +70,7 @@ LM_EVAL := .venv-lm-eval
 LLAMA_CPP := .venv-llama-cpp
 VLLM := .venv-vllm
 
-verify-lm-eval: $(LM_EVAL)/.set-up
+verify-lm-eval: $(LM_EVAL)/.set-up  ## steering inside lm-evaluation-harness
 	$(LM_EVAL)/bin/python -m pytest tests/test_consumers.py -k lm_eval
 
 $(LM_EVAL)/.set-up: pyproject.toml constraints.txt
@@ -71,7 +82,7 @@ $(LM_EVAL)/.set-up: pyproject.toml constraints.txt
 	touch $@
 
 # llama-cpp-python is compiled: a quarter of an hour on two cores
-verify-llama-cpp: $(SETUP) $(LLAMA_CPP)/.set-up
+verify-llama-cpp: $(SETUP) $(LLAMA_CPP)/.set-up  ## steering inside llama.cpp (compiles it)
 	$(BIN)/python -m pytest tests/test_consumers.py -k llama_cpp
 
 $(LLAMA_CPP)/.set-up:
@@ -80,7 +91,7 @@ $(LLAMA_CPP)/.set-up:
 		llama-cpp-python==0.3.36 $$(grep '^gguf==' constraints.txt)
 	touch $@
 
-verify-vllm: $(SETUP) $(VLLM)/.set-up
+verify-vllm: $(SETUP) $(VLLM)/.set-up  ## steering inside vLLM
 	$(BIN)/python -m pytest tests/test_consumers.py -k vllm
 
 # the build for CPUs, with the torch that is tested here in place of its own companions
@@ -100,7 +111,7 @@ $(VLLM)/.set-up: pyproject.toml
 # the site in site/, from sources alone: no torch, no network once set up
 DOCS := .venv-docs
 
-docs: $(DOCS)/.set-up
+docs: $(DOCS)/.set-up  ## the site in site/
 	$(DOCS)/bin/mkdocs build --strict
 
 $(DOCS)/.set-up: pyproject.toml constraints.txt
@@ -113,23 +124,27 @@ $(DOCS)/.set-up: pyproject.toml constraints.txt
 	touch $@
 
 # runs killed at 50 random moments, and workers killed in 10 runs; what is left is compared
-kills: $(SETUP)
+kills: $(SETUP)  ## runs killed at random moments
 	$(BIN)/python scripts/kill_and_resume.py --kills 50
 
-kill-workers: $(SETUP)
+kill-workers: $(SETUP)  ## workers killed at random moments
 	$(BIN)/python scripts/kill_workers.py --runs 10
 
 # every reader of foreign bytes, for SECONDS each
 SECONDS ?= 60
 
-fuzz: $(SETUP)
+fuzz: $(SETUP)  ## every reader of foreign bytes, for SECONDS each
 	$(BIN)/python scripts/fuzz.py all -max_total_time=$(SECONDS)
+
+# the numbers that the paper's own code computed, whole: minutes; the quick half is in `make test`
+oracle: $(SETUP)  ## against what the paper's own code computed
+	CORRSTEER_ORACLE=all $(BIN)/python -m pytest tests/test_oracle.py --randomly-dont-reorganize
 
 # known vulnerabilities of what is installed for the tests, from a service on the network; the
 # other service that pip-audit has passes what it cannot look up
 AUDIT_VENV := .venv-audit
 
-audit: $(SETUP) $(AUDIT_VENV)/.set-up
+audit: $(SETUP) $(AUDIT_VENV)/.set-up  ## known vulnerabilities of what is installed
 	$(AUDIT_VENV)/bin/pip-audit --vulnerability-service osv --skip-editable --path $$($(BIN)/python -c \
 		'import sysconfig; print(sysconfig.get_path("purelib"))')
 
@@ -138,5 +153,5 @@ $(AUDIT_VENV)/.set-up:
 	$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	touch $@
 
-clean:
+clean:  ## remove all that is made here
 	rm -rf $(VENV) $(BROWSER_VENV) $(LM_EVAL) $(LLAMA_CPP) $(VLLM) $(DOCS) $(AUDIT_VENV) runs site

@@ -17,6 +17,10 @@ from corrsteer.cli import cli
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 WIDTH = 100
 
+PROMISE = """These names are public: from version 1 on, what they take and give changes only with
+the first number of the version, and before that with a line in the changelog. Everything else may
+change at any time, also what is imported from a module instead of from `corrsteer` itself."""
+
 
 def command_page() -> str:
     """`corrsteer --help` and that of every command, as one page."""
@@ -41,6 +45,7 @@ def python_page() -> str:
     parts = [
         "# Python",
         "What `import corrsteer` offers. Names are imported when they are first used.",
+        PROMISE,
         *(f"::: corrsteer.{name}" for name in sorted(corrsteer.__all__, key=str.casefold)),
     ]
     return "\n\n".join(parts) + "\n"

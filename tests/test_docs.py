@@ -1,5 +1,6 @@
 """The documentation: reference pages are up to date, and what pages tell to do works."""
 
+import ast
 import os
 import re
 import shutil
@@ -116,3 +117,32 @@ def test_a_style_sheet_that_asks_another_host_for_something_stops_the_build(tmp_
     (tmp_path / "a.css").write_text("@import 'https://fonts.example/a.css';")
     with pytest.raises(click.ClickException, match=r"a\.css loads"):
         on_post_build({"site_dir": str(tmp_path)})
+
+
+def places(text):
+    """`path:symbol` in the page of the architecture."""
+    return re.findall(r"`([a-z_/]+\.py):(\w+)`", text)
+
+
+def there(path, symbol):
+    tree = ast.parse((ROOT / "src" / "corrsteer" / path).read_text(encoding="utf-8"))
+    named = [node.name for node in ast.walk(tree) if hasattr(node, "name")]
+    return symbol in named
+
+
+def test_the_architecture_names_what_is_there():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    found = places(text)
+    assert len(found) > 20
+    assert [f"{path}:{symbol}" for path, symbol in found if not there(path, symbol)] == []
+    rooms = re.findall(r"^\| (`.*`(?:, `.*`)*)[^|]*\|", text, re.MULTILINE)
+    named = {room for line in rooms for room in re.findall(r"`(\w+)`", line)}
+    packages = {path.parent.name for path in (ROOT / "src" / "corrsteer").glob("*/__init__.py")} - {
+        "mini"
+    }
+    assert packages <= named
+
+
+def test_a_symbol_that_is_gone_is_found():
+    assert there("runs/folder.py", "save_run")
+    assert not there("runs/folder.py", "saved_run")

@@ -192,8 +192,8 @@ def test_predictions_agree(fitted):
     case, _, run, lm, task = fitted
     result = cs.evaluate(lm, task, run.steering)
     theirs = [row["predicted"] for row in case["evaluations"][-1]["results"]]
-    ours = [row["steered_text"].strip() for row in result.predictions]
-    baseline = [row["baseline_text"].strip() for row in result.predictions]
+    ours = [row.steered_text.strip() for row in result.predictions]
+    baseline = [row.baseline_text.strip() for row in result.predictions]
     assert baseline == [row["predicted"] for row in case["baseline"]["results"]]
     assert len(ours) == len(theirs)
     assert ours == theirs
