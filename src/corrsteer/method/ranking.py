@@ -142,7 +142,7 @@ def rank(
 
 
 @dataclass(frozen=True)
-class _Evidence:
+class _LatentEvidence:
     """Per latent of a hook point: r, and what Student's p-value makes of it over all of them."""
 
     r: NDArray[np.float64]
@@ -159,7 +159,7 @@ def _considered(stats: StreamingCorrelation, min_frequency: float) -> NDArray[np
 
 def _evidence(
     statistics: Statistics, correlations: Mapping[HookPoint, NDArray[np.float64]]
-) -> dict[HookPoint, _Evidence]:
+) -> dict[HookPoint, _LatentEvidence]:
     """p- and q-values over the latents of all hook points together."""
     p = [correlation_p_value(r, statistics[hook].n) for hook, r in correlations.items()]
     together = np.concatenate(p)
@@ -171,7 +171,7 @@ def _evidence(
         np.split(false_discovery_rate(together), ends),
         strict=True,
     )
-    return {hook: _Evidence(r, p_adjusted, q) for (hook, r), p_adjusted, q in parts}
+    return {hook: _LatentEvidence(r, p_adjusted, q) for (hook, r), p_adjusted, q in parts}
 
 
 def scores(
@@ -214,7 +214,7 @@ def _feature(
     latent: int,
     score: float,
     stats: StreamingCorrelation,
-    evidence: _Evidence,
+    evidence: _LatentEvidence,
     coefficient: Coefficient,
     place: SAEPlace,
 ) -> Feature:
