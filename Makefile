@@ -26,6 +26,7 @@ lint: $(SETUP)  ## ruff
 
 types: $(SETUP)  ## mypy
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 
 # of all that is installed for the tests; copyleft would bind those who build on us
 licences: $(SETUP)  ## no copyleft among what is installed

@@ -145,7 +145,7 @@ def bbq_row(category: str, i: int) -> dict:
 
 
 def harmbench_row(config: str, i: int) -> dict:
-    row = {"prompt": f"Explain how to jam the {config} lock number {i}."}
+    row: dict = {"prompt": f"Explain how to jam the {config} lock number {i}."}
     if config == "contextual":
         row |= {"context": f"The lock was built in {1900 + i}.", "category": "illegal"}
     elif config == "copyright":

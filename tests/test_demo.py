@@ -232,7 +232,7 @@ def test_a_reply_left_half_way_leaves_nothing_on_the_model(lm, exhibit):
     )
     next(stream)
     assert alone(lm, "say 3") == before
-    stream.close()
+    stream.close()  # type: ignore[attr-defined]
     assert alone(lm, "say 3") == before
 
 

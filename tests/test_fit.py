@@ -9,6 +9,7 @@ from test_decoding import residuals
 import corrsteer as cs
 from corrsteer.errors import CorrSteerError, InsufficientDataError, UnknownNameError
 from corrsteer.lm.sae_placement import DeviceMemory, choose_handles, load_coders, settled
+from corrsteer.lm.saes import LensSAE, VisitingSAE
 from corrsteer.method.arms import ArmRunner
 from corrsteer.method.collect import collect
 from corrsteer.method.controls import random_controls
@@ -200,7 +201,7 @@ def test_equal_outcomes_are_refused(lm, task_file):
 
 def test_an_unknown_setting_is_refused(lm, task):
     with pytest.raises(CorrSteerError, match="unknown setting 'samplse'; choose from strategy"):
-        cs.fit(lm, task, samplse=3)
+        cs.fit(lm, task, samplse=3)  # type: ignore[call-arg]
 
 
 def test_evaluation_of_no_steering_is_the_baseline(lm, task):
@@ -223,8 +224,8 @@ def test_run_folder_round_trips(lm, task, tmp_path):
             back.statistics[hook].correlation().nan_to_num(9),
             statistics.correlation().nan_to_num(9),
         )
-    for hook, vector in run.steering.vectors.items():
-        assert torch.equal(back.steering.vectors[hook], vector)
+    for at, vector in run.steering.vectors.items():
+        assert torch.equal(back.steering.vectors[at], vector)
 
 
 def test_controls_match_norm_and_hook_points(lm, task):
@@ -263,6 +264,7 @@ def test_saes_that_do_not_fit_visit_the_model_and_give_the_same(lm, task, monkey
         for name, tensor in statistics.state().items():
             assert torch.equal(found[1].statistics[hook].state()[name], tensor)
     for coder in list(visiting.values())[1:]:
+        assert isinstance(coder, VisitingSAE)
         assert {weight.device.type for weight in coder._visitor.weights().values()} == {"meta"}
 
 
@@ -270,7 +272,9 @@ def test_saes_that_were_sent_settle_where_there_is_room(lm, task, monkeypatch):
     handles = choose_handles(lm, None)
     expected = collect(lm, task, task.fit, load_coders(handles, lm), FitSettings())
     coders = {handle.hook_point: handle.load(lm.device) for handle in handles}
-    size = sum(weight.nbytes for weight in coders[handles[1].hook_point].weights().values())
+    second = coders[handles[1].hook_point]
+    assert isinstance(second, LensSAE)
+    size = sum(weight.nbytes for weight in second.weights().values())
     left = iter([2 * size, size // 2, 2 * size])
     monkeypatch.setattr(
         "corrsteer.lm.sae_placement.memory_of", lambda device: DeviceMemory(next(left), 1)

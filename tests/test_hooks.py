@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -57,7 +59,8 @@ def test_mlp_out_is_what_the_mlp_adds(lm, batch):
     seen, block = {}, find_blocks(lm.model)[1]
     with tapped(lm.model, {HookPoint(1, "mlp_out"): lambda h: seen.__setitem__("mlp", h.clone())}):
         attended = {}
-        handle = block.pre_feedforward_layernorm.register_forward_pre_hook(
+        before_mlp: Any = block.pre_feedforward_layernorm
+        handle = before_mlp.register_forward_pre_hook(
             lambda m, args: attended.__setitem__("mid", args[0].clone())
         )
         post = residuals(lm, *batch)[HookPoint(1, "resid_post")]

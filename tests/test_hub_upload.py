@@ -21,8 +21,23 @@ NAME, COMMIT, TOKEN = "me/mine", "c" * 40, "hf_of_the_test"
 FILES = ["README.md", "config.json", "steer.py", "steering.safetensors"]
 
 
+class Server(ThreadingHTTPServer):
+    """A repository: what was created, its files, its large objects, and what was asked in vain."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Hub)
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        self.created: dict = {}
+        self.summary = ""
+        self.files: dict[str, bytes] = {}
+        self.objects: dict[str, bytes] = {}
+        self.unknown: list[str] = []
+
+
 class Hub(BaseHTTPRequestHandler):
     """What huggingface_hub asks of a hub to upload a folder and to download a file."""
+
+    server: Server
 
     def do_POST(self):
         assert self.headers["Authorization"] == f"Bearer {TOKEN}"
@@ -113,9 +128,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        server.address = f"http://127.0.0.1:{server.server_port}"
-        server.files, server.objects, server.unknown = {}, {}, []
+    with Server() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -381,7 +382,7 @@ def test_only_web_addresses_become_links(run):
         dataclasses.replace(feature, url=url)
         for feature, url in zip(run.features, urls, strict=True)
     ]
-    parts = environment().get_template("parts.html.j2").module
+    parts: Any = environment().get_template("parts.html.j2").module
     assert Page(parts.features(features, "name")).addresses == urls[:1]
 
 

@@ -177,8 +177,8 @@ def test_merged_runs_are_one_run_over_all_samples(parts):
             assert getattr(one, name) == pytest.approx(getattr(other, name), abs=1e-12)
         assert one.p_adjusted == pytest.approx(other.p_adjusted, abs=0.05)  # other orders
         assert one.p_method == "max-T permutation"
-    for hook, vector in whole.steering.vectors.items():
-        torch.testing.assert_close(merged.steering.vectors[hook], vector, rtol=1e-6, atol=1e-6)
+    for at, vector in whole.steering.vectors.items():
+        torch.testing.assert_close(merged.steering.vectors[at], vector, rtol=1e-6, atol=1e-6)
     assert sorted(merged.log.ids) == sorted(whole.log.ids)
     assert merged.counts.n_fit == 40
     assert merged.counts.merged == ("first", "second")

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from conftest import D_MODEL, D_SAE, write_sae
@@ -102,7 +104,8 @@ def test_blocks_that_wait_for_visitors_change_no_bit(lm, task, monkeypatch):
 def test_bfloat16_products_are_close_and_say_how_close(lm, caplog):
     handles = choose_handles(lm, [0, 1])
     exact, lowered = load_coders(handles, lm), load_coders(handles, lm, "bfloat16")
-    before = torch.backends.mkldnn.matmul.fp32_precision
+    products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = products.fp32_precision
     with caplog.at_level("INFO", logger="corrsteer"):
         for _ in range(2):
             for hook, coder in lowered.items():
@@ -111,7 +114,7 @@ def test_bfloat16_products_are_close_and_say_how_close(lm, caplog):
                 torch.testing.assert_close(
                     z, exact[hook].encode(residuals(300)), rtol=0.02, atol=0.2
                 )
-    assert torch.backends.mkldnn.matmul.fp32_precision == before
+    assert products.fp32_precision == before
     assert caplog.text.count("in bfloat16: of 300 rows' activations") == 2
 
 

@@ -31,8 +31,8 @@ def faults(source: str) -> set[str]:
                 found |= {".".join(called)} if called in UNSAFE_READERS else set()
             found |= unpickled_weights(node)
             for keyword in node.keywords:
-                constant = isinstance(keyword.value, ast.Constant)
-                value = keyword.value.value if constant else None
+                given = keyword.value
+                value = given.value if isinstance(given, ast.Constant) else None
                 if keyword.arg in ("trust_remote_code", "allow_pickle", "shell") and value is not (
                     False
                 ):

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_both_ways_to_collect_find_the_same(run):
     options = parser.parse_args(SMALL)
     options.samples, options.prompt, options.batch_size = 6, 8, 4
     options.sae_dtype = "float32"
-    found = collection.sides(options, 5)
+    found: dict[str, Any] = collection.sides(options, 5)
     ours, theirs = found["collect"]().statistics, found["in loop"]()
     for hook, statistics in theirs.items():
         # whose outcomes are made up, so what is pooled alone is the same
