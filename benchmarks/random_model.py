@@ -123,7 +123,7 @@ def _handle(shape: Shape, layer: int, lm: LanguageModel) -> SAEHandle:
         layer=layer,
         hook_point=HookPoint(layer, "resid_post"),
         source=f"random {layer}",
-        load=lambda device: LensSAE(f"random {layer}", read, device),
+        load=lambda device, residuals=None: LensSAE(f"random {layer}", read, device, residuals),
         decoder_rows=lambda latents: read("cpu").W_dec.detach()[list(latents)].float(),
     )
 

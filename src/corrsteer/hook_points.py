@@ -1,6 +1,7 @@
 """Names of places in the residual stream, as TransformerLens and sae-lens write them.
 
-Changes when a new site of a transformer block can be read and steered.
+Changes when a new site of a transformer block can be read and steered, or another library's name
+for one is taken.
 """
 
 from __future__ import annotations
@@ -15,6 +16,16 @@ Site = Literal["resid_pre", "mlp_out", "resid_post"]
 """Where in a block, in the order in which the forward pass reaches it."""
 
 _NAME = re.compile(r"blocks\.(\d{1,5})\.hook_(\w+)", re.ASCII)
+
+_BRIDGE_SITES: dict[str, Site] = {"in": "resid_pre", "out": "resid_post"}
+"""Sites as TransformerLens 3 calls them: blocks.LAYER.hook_in and hook_out."""
+
+_MODULE = re.compile(
+    r"(?:(?:base_model|model|language_model|transformer|gpt_neox|backbone|decoder)\.)*"
+    r"(?:layers|blocks|h)\.(\d{1,5})(?:\.(input|output))?",
+    re.ASCII,
+)
+"""A block as transformers calls the module; what is meant is its output unless it says input."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +57,23 @@ class HookPoint:
 
     @classmethod
     def parse(cls, name: str) -> HookPoint:
-        """The hook point of a TransformerLens name.
+        """The hook point of a TransformerLens name, or of a transformers block's module.
 
         Raises:
             SAEError: the name is not of a site that can be steered.
         """
         match = _NAME.fullmatch(name)
-        if match is None or match[2] not in get_args(Site):
-            raise SAEError(
-                f"hook point {name!r} cannot be steered; expected blocks.LAYER.hook_SITE "
-                f"with SITE one of {', '.join(get_args(Site))}"
-            )
-        return cls(int(match[1]), match[2])  # type: ignore[arg-type]
+        if match:
+            site = _BRIDGE_SITES.get(match[2], match[2])
+            if site in get_args(Site):
+                return cls(int(match[1]), site)  # type: ignore[arg-type]
+        module = _MODULE.fullmatch(name)
+        if module:
+            return cls(int(module[1]), "resid_pre" if module[2] == "input" else "resid_post")
+        raise SAEError(
+            f"hook point {name!r} cannot be steered; expected blocks.LAYER.hook_SITE with SITE one "
+            f"of {', '.join(get_args(Site))}, or a block such as model.layers.LAYER"
+        )
 
     def __str__(self) -> str:
         return self.name

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from corrsteer.errors import CorrSteerError, ModelError, SAEError
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.decoding import Decoder, greedy, length_batches
 from corrsteer.lm.hooks import find_blocks
 from corrsteer.lm.known_models import KNOWN_MODELS, RAW, check_model_name
+from corrsteer.lm.load_check import TEXTS, residuals_of
 from corrsteer.lm.saes import SAEHandle, is_release, local_saes, raw_residuals, released_saes
 from corrsteer.notebook import overview
 from corrsteer.samples import Sample
@@ -199,6 +202,12 @@ class LanguageModel:
             ) from error
         # the template writes the special tokens itself
         return [int(token) for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+    def own_residuals(
+        self, hook_points: Sequence[HookPoint]
+    ) -> dict[HookPoint, Float[Tensor, "pos d_model"]]:
+        """Residuals of a short prompt, for what is to be tried on residuals of this model."""
+        return residuals_of(self.model, self.prompt_ids(Sample("check", TEXTS[1])), hook_points)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated tokens, without special ones."""

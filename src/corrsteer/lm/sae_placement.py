@@ -60,15 +60,16 @@ def load_coders(
         SAEError: one cannot be loaded, or has no bfloat16 products.
     """
     coders: dict[HookPoint, SparseCoder] = {}
+    residuals = lm.own_residuals([handle.hook_point for handle in handles])
     largest = visiting = 0
     for handle in handles:
         device = lm.device_of(handle.hook_point)
         free = memory_of(device)
         if free is not None and handle.load_visiting and free.left - largest < RESERVE * free.total:
-            coders[handle.hook_point] = handle.load_visiting()
+            coders[handle.hook_point] = handle.load_visiting(residuals[handle.hook_point])
             visiting += 1
             continue
-        coders[handle.hook_point] = handle.load(device)
+        coders[handle.hook_point] = handle.load(device, residuals[handle.hook_point])
         if free is not None:
             largest = max(largest, free.left - (memory_of(device) or free).left)
     if visiting:

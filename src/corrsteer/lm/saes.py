@@ -18,12 +18,23 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from corrsteer.errors import SAEError
 from corrsteer.hook_points import HookPoint
 
 _SITE = re.compile(r"hook_\w+")
 """What tells SAEs of one layer apart in the ids of releases that have several sites."""
+
+CHECKED_LATENTS = 4
+"""So many latents' vectors are held to the SAE's own decode when it is loaded: the most active."""
+
+UNFOLDED = {
+    "expected_average_only_in": "fold_activation_norm_scaling_factor",
+    "covariance_whitening": "fold_activation_whitening",
+}
+"""What is done to residuals outside of the SAE until it is folded in, and sae-lens's method that
+does so."""
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +54,26 @@ class SparseCoder(Protocol):
         ...
 
 
+@runtime_checkable
+class Load(Protocol):
+    """Reads an encoder."""
+
+    def __call__(
+        self, device: torch.device, residuals: Float[Tensor, "rows d_model"] | None = None
+    ) -> SparseCoder:
+        """The encoder on a device; see `LensSAE` for the residuals."""
+        ...
+
+
+@runtime_checkable
+class LoadVisiting(Protocol):
+    """Reads an encoder into main memory."""
+
+    def __call__(self, residuals: Float[Tensor, "rows d_model"] | None = None) -> SparseCoder:
+        """The encoder; see `LensSAE` for the residuals."""
+        ...
+
+
 @dataclass(frozen=True)
 class SAEHandle:
     """An SAE that can be loaded, and where it belongs.
@@ -54,7 +85,9 @@ class SAEHandle:
         load: reads the encoder onto a device.
         load_visiting: reads the encoder into main memory, for an SAE that visits the device; None
             where it takes no memory worth sparing.
-        decoder_rows: reads rows of `W_dec`, in float32 on the CPU; [latents, d_model].
+        decoder_rows: reads what the SAE's decode adds for one unit of each latent, which are rows
+            of `W_dec` (of unit norm where decode divides by it), in float32 on the CPU;
+            [latents, d_model].
         neuronpedia: `model/source` of its pages there, or None.
         trained_on: the model that it says it was trained on, or None.
         prepend_bos: whether it was trained on texts that begin with the BOS token.
@@ -63,8 +96,8 @@ class SAEHandle:
     layer: int
     hook_point: HookPoint
     source: str
-    load: Callable[[torch.device], SparseCoder]
-    load_visiting: Callable[[], SparseCoder] | None = field(default=None, kw_only=True)
+    load: Load
+    load_visiting: LoadVisiting | None = field(default=None, kw_only=True)
     decoder_rows: Callable[[Sequence[int]], Tensor]
     neuronpedia: str | None = None
     trained_on: str | None = None
@@ -93,18 +126,42 @@ def bfloat16_product(
 class LensSAE:
     """A sae-lens SAE behind the `SparseCoder` interface.
 
-    It encodes in the SAE's own dtype, but no lower than float32. `W_dec`, half of the weights, is
-    not needed to encode, so it is let go.
+    It encodes in the SAE's own dtype, but no lower than float32. Where encoding does not read
+    `W_dec`, half of the weights, that is let go.
     """
 
-    def __init__(self, name: str, read: Callable[[str], Any], device: torch.device):
+    def __init__(
+        self,
+        name: str,
+        read: Callable[[str], Any],
+        device: torch.device,
+        residuals: Float[Tensor, "rows d_model"] | None = None,
+    ):
+        """Read the SAE, and see that it is here what it is to sae-lens.
+
+        Args:
+            name: what errors call it.
+            read: reads it onto a device.
+            device: where it is to encode.
+            residuals: what is encoded and decoded for that, best the model's own; drawn at random
+                if None.
+
+        Raises:
+            SAEError: it cannot be loaded, or one vector a latent is not what its decode adds.
+        """
         self._name = name
         self._sae = _read_sae(name, read, str(device))
         self.d_sae = int(self._sae.cfg.d_sae)
-        self._architecture = _plain_architecture(self._sae)
-        self._sae.W_dec.data = torch.empty(0)
         self._lowered: Literal["no", "unmeasured", "yes"] = "no"
         _check_finite(name, self._sae.state_dict())
+        x = _drawn_residuals(self._sae.cfg.d_in) if residuals is None else residuals
+        x = x.to(device)
+        expected = _checked_activations(name, self._sae, x)
+        self._architecture = _plain_architecture(self._sae)
+        if self._architecture and not torch.equal(self._encode(x, torch.matmul), expected):
+            self._architecture = None
+        if self._architecture or not _reads_decoder(self._sae, x, expected):
+            self._sae.W_dec.data = torch.empty(0)
 
     def multiply_in_bfloat16(self) -> None:
         """Do so from now on, and say once by how much that changes activations.
@@ -170,6 +227,71 @@ def _plain_architecture(sae: Any) -> Literal["standard", "jumprelu"] | None:
     if type(sae) is JumpReLUSAE:
         return "jumprelu"
     return "standard" if type(sae) is StandardSAE else None
+
+
+@torch.no_grad()
+def _checked_activations(
+    name: str, sae: Any, x: Float[Tensor, "rows d_model"]
+) -> Float[Tensor, "rows d_sae"]:
+    """The activations of some residuals by an untouched SAE, whose decode is held to our vectors.
+
+    Raises:
+        SAEError: it does not encode one residual at a time, or what its decode adds for one latent
+            is not the one vector that we would steer by.
+    """
+    kind = f"SAE {name} is a {type(sae).__name__}"
+    try:
+        z: Tensor = sae.encode(x)
+    except Exception as error:  # of any class that sae-lens knows, now or later
+        raise SAEError(
+            f"{kind}, which does not encode single residuals ({_one_line(error)}); choose SAEs "
+            "that do"
+        ) from error
+    busy = torch.topk(z.abs().amax(0), min(CHECKED_LATENTS, z.shape[1])).indices
+    vectors = _decoded_rows(sae, busy.tolist())
+    # so many units at once that b_dec, which is taken away again, does not drown them
+    units = 1 + float(sae.b_dec.abs().max()) / max(float(vectors.abs().max()), 1e-12)
+    raised = units * functional.one_hot(busy, z.shape[1]).to(z)
+    added = (sae.decode(raised) - sae.decode(torch.zeros_like(raised))) / units
+    difference = float((added - vectors).abs().max())
+    if not difference <= 1e-3 * float(vectors.abs().max()):
+        raise SAEError(
+            f"{kind}, whose decode adds for one latent something else than its row of W_dec (up to "
+            f"{difference:.3g} off), so no vector steers as it says; choose other SAEs"
+        )
+    return z
+
+
+def _decoded_rows(sae: Any, latents: Sequence[int]) -> Float[Tensor, "latents d_model"]:
+    """What an SAE's decode adds for one unit of each latent, bit for bit.
+
+    Its decode is given these latents alone, and no `b_dec` that rounding would leave a trace of.
+    """
+    whole, bias = sae.W_dec.data, sae.b_dec.data
+    sae.W_dec.data, sae.b_dec.data = whole[list(latents)], torch.zeros_like(bias)
+    try:
+        added: Tensor = sae.decode(torch.eye(len(latents), dtype=whole.dtype, device=whole.device))
+    finally:
+        sae.W_dec.data, sae.b_dec.data = whole, bias
+    return added.detach()
+
+
+def _reads_decoder(
+    sae: Any, x: Float[Tensor, "rows d_model"], expected: Float[Tensor, "rows d_sae"]
+) -> bool:
+    """Whether encoding looks at `W_dec`: then NaN in its place shows."""
+    whole = sae.W_dec.data
+    sae.W_dec.data = whole.new_full((), torch.nan).expand(whole.shape)
+    try:
+        return not torch.equal(sae.encode(x), expected)
+    finally:
+        sae.W_dec.data = whole
+
+
+def _drawn_residuals(d_model: int) -> Float[Tensor, "rows d_model"]:
+    """Residuals from the size of embeddings to that of late layers."""
+    drawn = torch.randn(4, d_model, generator=torch.Generator().manual_seed(0))
+    return drawn * torch.tensor([1.0, 3.0, 10.0, 100.0])[:, None]
 
 
 class VisitingSAE:
@@ -238,29 +360,25 @@ class VisitingSAE:
 def _lens_rows(
     name: str, read: Callable[[str], Any], latents: Sequence[int]
 ) -> Float[Tensor, "latents d_model"]:
-    """Rows of `W_dec` of a sae-lens SAE, in float32 on the CPU.
+    """What a sae-lens SAE's decode adds for one unit of each latent, in float32 on the CPU.
 
     Raises:
         SAEError: it cannot be loaded, has no such latent, or one of them holds NaN.
     """
-    rows = _rows_of(f"SAE {name}", _read_sae(name, read, "cpu").W_dec.detach(), latents).float()
+    sae = _read_sae(name, read, "cpu")
+    _check_latents(f"SAE {name}", len(sae.W_dec), latents)
+    rows = _decoded_rows(sae, latents).float()
     _check_finite(name, {"W_dec": rows})
     return rows
 
 
-def _rows_of(name: str, weights: Tensor, latents: Sequence[int]) -> Tensor:
-    """Rows of a matrix.
-
-    Raises:
-        SAEError: it does not have them all.
-    """
+def _check_latents(name: str, d_sae: int, latents: Sequence[int]) -> None:
     last = max(latents, default=-1)
-    if last >= len(weights):
+    if last >= d_sae:
         raise SAEError(
-            f"{name} has {len(weights)} latents and none of number {last}; the run was made with "
+            f"{name} has {d_sae} latents and none of number {last}; the run was made with "
             "another: train again"
         )
-    return weights[list(latents)]
 
 
 def _read_sae(name: str, read: Callable[[str], Any], device: str) -> Any:
@@ -273,18 +391,31 @@ def _read_sae(name: str, read: Callable[[str], Any], device: str) -> Any:
         warnings.simplefilter("ignore")  # third-party deprecations at import
         try:
             sae = read(device)
+        except SAEError:
+            raise
         except Exception as error:  # loaders of many formats raise many kinds
-            reason = " ".join(str(error).split())[:300]
             raise SAEError(
-                f"SAE {name} cannot be loaded: {reason}; check the network and download it again"
+                f"SAE {name} cannot be loaded: {_one_line(error)}; check the network and download "
+                "it again"
             ) from error
     normalisation = sae.cfg.normalize_activations
+    if normalisation in UNFOLDED:
+        raise SAEError(
+            f"SAE {name} is a {type(sae).__name__} that normalises activations by "
+            f"{normalisation!r}, and its files do not say by how much; fold that in by sae-lens's "
+            f"{UNFOLDED[normalisation]} and save it again"
+        )
     if normalisation not in ("none", None):
         raise SAEError(
-            f"SAE {name} normalises activations by {normalisation!r}, so rows of W_dec are not in "
-            "units of the residual stream; choose SAEs without normalisation"
+            f"SAE {name} is a {type(sae).__name__} that normalises activations by "
+            f"{normalisation!r}, so what its decode adds for one latent differs from residual to "
+            "residual, and no one vector is it; choose SAEs without normalisation"
         )
     return (sae.float() if sae.dtype.itemsize < 4 else sae).requires_grad_(False)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _check_finite(name: str, weights: Mapping[str, Tensor]) -> None:
@@ -312,12 +443,17 @@ def raw_residuals(d_model: int, n_layers: int, hook_shift: int = 0) -> list[SAEH
             layer=layer,
             hook_point=HookPoint(layer + hook_shift, "resid_post"),
             source="raw",
-            load=lambda device: ResidualDimensions(d_model),
-            decoder_rows=lambda latents: _rows_of("the model", torch.eye(d_model), latents),
+            load=lambda device, residuals=None: ResidualDimensions(d_model),
+            decoder_rows=lambda latents: _raw_rows(d_model, latents),
         )
         for layer in range(n_layers)
     ]
     return fitting(handles, "raw", n_layers, hook_shift)
+
+
+def _raw_rows(d_model: int, latents: Sequence[int]) -> Float[Tensor, "latents d_model"]:
+    _check_latents("the model", d_model, latents)
+    return torch.eye(d_model)[list(latents)]
 
 
 def local_saes(folder: Path, d_model: int, n_layers: int, hook_shift: int = 0) -> list[SAEHandle]:
@@ -338,9 +474,10 @@ def local_saes(folder: Path, d_model: int, n_layers: int, hook_shift: int = 0) -
             f"no SAE in {folder}; expected folders with cfg.json and sae_weights.safetensors"
         )
     handles = [
-        _handle(str(path.parent), path.parent.name, _local_config(path), d_model, hook_shift, read)
+        _handle(str(path.parent), path.parent.name, config, d_model, hook_shift, read)
         for path in paths
-        for read in [_local_reader(path.parent)]
+        for config in [_local_config(path)]
+        for read in [_local_reader(path.parent, config)]
     ]
     return fitting(handles, str(folder), n_layers, hook_shift)
 
@@ -357,11 +494,19 @@ def _local_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _local_reader(folder: Path) -> Callable[[str], Any]:
+def _local_reader(folder: Path, config: Mapping[str, Any]) -> Callable[[str], Any]:
     def read(device: str) -> Any:
         from sae_lens import SAE
+        from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 
-        return SAE.load_from_disk(folder, device=device, dtype="float32")
+        kind = config.get("architecture")
+        if kind in SAE_TRAINING_CLASS_REGISTRY and kind not in SAE_CLASS_REGISTRY:
+            raise SAEError(
+                f"SAE {folder} is a {kind} one as it is trained, whose activations depend on the "
+                "batch; save it by sae-lens's save_inference_model"
+            )
+        dtype = "float64" if str(config.get("dtype")).endswith("float64") else "float32"
+        return SAE.load_from_disk(folder, device=device, dtype=dtype)
 
     return read
 
@@ -398,10 +543,9 @@ def released_saes(spec: str, d_model: int, n_layers: int, hook_shift: int = 0) -
         try:
             config = load_sae_config_from_huggingface(release, sae_id)
         except Exception as error:  # loaders of many formats raise many kinds
-            reason = " ".join(str(error).split())[:300]
             raise SAEError(
-                f"SAE {name} cannot be loaded: {reason}; check the network and that you are "
-                "logged in if it is gated"
+                f"SAE {name} cannot be loaded: {_one_line(error)}; check the network and that you "
+                "are logged in if it is gated"
             ) from error
         read = _released_reader(release, sae_id)
         handles.append(_handle(name, sae_id, config, d_model, hook_shift, read))
@@ -477,7 +621,7 @@ def _handle(
         raise SAEError(
             f"SAE {name} does not say where it belongs; expected metadata.hook_name in its cfg.json"
         )
-    if said.get("hook_name_out"):
+    if said.get("hook_name_out") or "transcoder" in str(config.get("architecture")):
         raise SAEError(f"SAE {name} is a transcoder, which cannot steer; choose SAEs")
     if config.get("d_in") != d_model:
         raise SAEError(
@@ -490,8 +634,10 @@ def _handle(
         layer=hook_point.layer,
         hook_point=hook_point.shifted(hook_shift),
         source=source,
-        load=lambda device: LensSAE(name, read, device),
-        load_visiting=lambda: VisitingSAE(LensSAE(name, read, torch.device("cpu"))),
+        load=lambda device, residuals=None: LensSAE(name, read, device, residuals),
+        load_visiting=lambda residuals=None: VisitingSAE(
+            LensSAE(name, read, torch.device("cpu"), residuals)
+        ),
         decoder_rows=lambda latents: _lens_rows(name, read, latents),
         neuronpedia=page if isinstance(page, str) else None,
         trained_on=trained_on if isinstance(trained_on, str) else None,
