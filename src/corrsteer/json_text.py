@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _ACTING = re.compile(
@@ -19,7 +19,7 @@ _ACTING = re.compile(
 )
 
 
-def to_json(document: Mapping[str, Any]) -> str:
+def to_json(document: Mapping[str, Any] | Sequence[Any]) -> str:
     """Indented JSON; numbers that are not finite become null, as JSON has none.
 
     Characters that would act on a terminal are escaped, as JSON allows for all of them.

@@ -6,6 +6,7 @@ its own, imported when it runs, so that neither `--help` nor a refused name load
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -13,9 +14,10 @@ import click
 from corrsteer import __version__
 from corrsteer.cli import options
 from corrsteer.cli.declare import takes
-from corrsteer.errors import CorrSteerError
+from corrsteer.cli.output import LostOutputError, tell
+from corrsteer.errors import CorrSteerError, SettingsError
 
-EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
+EXIT_MISTAKE, EXIT_INTERRUPTED, EXIT_UNREAD = 2, 130, 141
 
 TRAIN_EPILOG = """\b
 Examples:
@@ -87,6 +89,10 @@ Examples:
 @click.version_option(__version__, prog_name="corrsteer")
 def cli() -> None:
     """Scored samples in, a steering artifact for a language model out."""
+    try:
+        os.getcwd()  # noqa: PTH109 - without one, libraries end the process
+    except FileNotFoundError as error:
+        raise SettingsError("the working directory is gone; cd to one that is there") from error
 
 
 @cli.command(epilog=TRAIN_EPILOG)
@@ -280,8 +286,12 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"{error.format_message()}; see corrsteer --help", EXIT_MISTAKE)
     except CorrSteerError as error:
         _fail(str(error), EXIT_MISTAKE)
+    except LostOutputError as error:
+        if isinstance(error.__cause__, BrokenPipeError):  # whoever reads has enough
+            sys.exit(EXIT_UNREAD)
+        _fail(str(error), EXIT_MISTAKE)
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo("corrsteer: " + " ".join(message.split()), err=True)
+    tell(message)
     sys.exit(code)

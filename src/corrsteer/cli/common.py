@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 
 from corrsteer.cli.declare import flat
 from corrsteer.cli.options import BASELINE, LOCAL, NO_GUARDS, EngineOptions, ModelOptions, TaskSetup
+from corrsteer.cli.output import OneLine, print_json
 from corrsteer.errors import SettingsError
 from corrsteer.execution.checkpoint import Checkpoint, unfinished
 from corrsteer.execution.ray_workers import ClusterSettings, workers_of
 from corrsteer.execution.units import Execution, fingerprint
-from corrsteer.json_text import to_json
 from corrsteer.lm.known_models import RAW
 from corrsteer.lm.models import LanguageModel, load_model
 from corrsteer.method.provenance import library_versions
@@ -215,7 +215,7 @@ def new_folder(task: Task) -> Path:
 def quietly() -> Iterator[None]:
     """Keeps other libraries' warnings out of the terminal; ours are plain lines on stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("corrsteer: %(message)s"))
+    handler.setFormatter(OneLine())
     logger = logging.getLogger("corrsteer")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -235,7 +235,6 @@ AnyDocument = TypeVar(
 def emit(document: AnyDocument, as_json: bool, show: Callable[[AnyDocument], None]) -> None:
     """Print a result, as JSON or as it shows itself to people."""
     if as_json:
-        told = document if isinstance(document, Mapping) else document_json(document)
-        sys.stdout.write(to_json(told))
+        print_json(document if isinstance(document, Mapping) else document_json(document))
     else:
         show(document)

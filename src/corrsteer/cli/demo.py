@@ -13,6 +13,7 @@ from importlib.util import find_spec
 import click
 
 from corrsteer.cli.options import DemoOptions
+from corrsteer.cli.output import say, tell
 from corrsteer.cli.terminal import TerminalProgress
 from corrsteer.demo import Shelf, load_for, open_exhibits
 from corrsteer.demo.address import check_access, listen, url
@@ -37,9 +38,8 @@ def run_demo(options: DemoOptions) -> None:
         address = url(listening)
 
         def ready() -> None:
-            sys.stdout.write(f"{address}\n")
-            sys.stdout.flush()
-            click.echo("corrsteer: the demo runs until Ctrl-C", err=True)
+            say([address])
+            tell("the demo runs until Ctrl-C")
             if options.open and _has_screen():
                 webbrowser.open(address)
 

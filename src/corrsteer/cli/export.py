@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 
 from corrsteer.cli.options import ExportOptions, VerifyOptions
+from corrsteer.cli.output import print_json, say
 from corrsteer.cli.terminal import print_verification
 from corrsteer.demo.space import write_space
 from corrsteer.errors import SettingsError
 from corrsteer.export import export, find_consumer
 from corrsteer.export.verify import Installation, verify
-from corrsteer.json_text import to_json
 from corrsteer.lm.models import LanguageModel, load_model
 from corrsteer.runs.folder import load_run
 from corrsteer.runs.run import Run
@@ -44,10 +44,9 @@ def run_export(options: ExportOptions) -> None:
         "notes": notes,
     }
     if options.as_json:
-        sys.stdout.write(to_json(document))
+        print_json(document)
     else:
-        lines = (f"{options.out} (strength {strength:g})", *notes)
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        say((f"{options.out} (strength {strength:g})", *notes))
 
 
 def _export_steering(options: ExportOptions) -> tuple[float, tuple[str, ...]]:
@@ -108,7 +107,7 @@ def run_verify(options: VerifyOptions) -> None:
         "passed": found.passed,
     }
     if options.as_json:
-        sys.stdout.write(to_json(document))
+        print_json(document)
     else:
         print_verification(document)
     sys.exit(0 if found.passed else 1)

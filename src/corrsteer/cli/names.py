@@ -5,14 +5,12 @@ Changes when a list of names says more. Nothing heavy is imported.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from corrsteer.cli.options import ListOptions
+from corrsteer.cli.output import VisibleConsole, print_json
 from corrsteer.lm.known_models import KNOWN_MODELS
 from corrsteer.tasks import known_tasks
 
@@ -30,7 +28,7 @@ def list_tasks(options: ListOptions) -> None:
 def _emit(title: str, described: dict[str, str], options: ListOptions) -> None:
     rows = [{"name": name, "description": text} for name, text in described.items()]
     if options.as_json:
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        print_json(rows)
     else:
         _print_names(title, rows)
 
@@ -42,4 +40,4 @@ def _print_names(title: str, rows: Sequence[Mapping[str, str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(row["name"], row["description"])
-    Console().print(table)
+    VisibleConsole().print(table)

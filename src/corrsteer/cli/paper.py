@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
 from corrsteer.cli.common import emit, guards_of, model_asked, quietly, task_of
 from corrsteer.cli.declare import flat, settings_in
 from corrsteer.cli.options import PaperOptions, TaskSetup, names_in
+from corrsteer.cli.output import VisibleConsole
 from corrsteer.cli.terminal import TerminalProgress, print_table
 from corrsteer.errors import SettingsError
 from corrsteer.execution.units import Execution
@@ -90,7 +90,7 @@ def _scorers(given: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
 
 
 def _print_study(document: Mapping[str, Any]) -> None:
-    console = Console()
+    console = VisibleConsole()
     console.print(Text.assemble((document["model"], "bold"), ": accuracy on the test split"))
     rows = document["tables"].get("accuracy", {"rows": []})["rows"]
     grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -6,14 +6,12 @@ Changes when a plan answers more.
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 
-from rich.console import Console
 from rich.table import Table
 
 from corrsteer.cli.declare import flat
 from corrsteer.cli.options import PlanOptions
+from corrsteer.cli.output import VisibleConsole, print_json
 from corrsteer.stats.sample_size import SAMPLES, Plan, plan
 
 SCHEMA = "corrsteer.plan/1"
@@ -25,9 +23,9 @@ def run_plan(options: PlanOptions) -> None:
     answer = plan(**{**given, "samples": options.samples or SAMPLES})
     if options.as_json:
         document = {"schema": SCHEMA, **dataclasses.asdict(answer)}
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        print_json(document)
     else:
-        Console().print(_table(answer), highlight=False)
+        VisibleConsole().print(_table(answer), highlight=False)
 
 
 def _table(answer: Plan) -> Table:

@@ -5,10 +5,10 @@ Changes when an option of it means something else.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from corrsteer.cli.options import ReportOptions
+from corrsteer.cli.output import say
 from corrsteer.report import write, write_figures
 from corrsteer.runs.folder import load_run
 
@@ -19,4 +19,4 @@ def run_report(options: ReportOptions) -> None:
     paths = [write(run, folder)]
     if options.figures:
         paths += write_figures(run, folder / "figures")
-    sys.stdout.write("".join(f"{path}\n" for path in paths))
+    say(map(str, paths))

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +24,7 @@ from corrsteer.cli.common import (
     task_of,
 )
 from corrsteer.cli.options import ModelOptions, NullOptions, SamplesOptions, TaskSetup
+from corrsteer.cli.output import VisibleConsole
 from corrsteer.cli.terminal import TerminalProgress, accuracy_text, print_table
 from corrsteer.errors import ArtifactError
 from corrsteer.execution.journal import Journal
@@ -85,7 +85,7 @@ def _check_free(path: Path) -> None:
 
 
 def _print_null(document: Mapping[str, Any], path: Path) -> None:
-    console = Console()
+    console = VisibleConsole()
     names = (document["model"]["id"], " on ", document["task"]["name"])
     counts = f"{document['n_fit']} fit and {document['n_select']} select samples"
     console.print(Text.assemble(*((name, "bold") for name in names), f": {counts}"))
@@ -156,7 +156,7 @@ def _accuracies(
 
 
 def _print_samples(document: Mapping[str, Any]) -> None:
-    console = Console()
+    console = VisibleConsole()
     names = (document["model"]["id"], " on ", document["task"])
     console.print(Text.assemble(*((name, "bold") for name in names)))
     others = ("largest |r|", "significant above", "same best of layers", "same best of all")

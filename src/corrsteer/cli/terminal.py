@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from corrsteer.cli.output import VisibleConsole
 from corrsteer.features import Feature
 from corrsteer.progress import Advance
 from corrsteer.runs.evidence import Evidence
@@ -66,11 +67,11 @@ class TerminalProgress:
     """One line a stage on stderr, with rate and time left; nothing when stderr is no terminal."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
+        console = VisibleConsole(stderr=True)
         bar = [] if console.width < NARROW else [BarColumn(bar_width=24)]
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             *bar,
             MofNCompleteColumn(),
             RateColumn(),
@@ -99,7 +100,7 @@ class TerminalProgress:
 
 def print_run(document: RunDocument) -> None:
     """The result of `train`, as tables and a verdict."""
-    console, task = Console(), document.task
+    console, task = VisibleConsole(), document.task
     counts = f"{task.n_fit} fit, {task.n_select} select, {task.n_test} test samples"
     console.print(_heading(document.model.id, task.name, counts))
     if document.outcome is not None:
@@ -124,7 +125,7 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
 
 def print_evaluation(document: EvaluationDocument) -> None:
     """The result of `eval`: the baseline, and the steered arm at each strength."""
-    console, task = Console(), document.task
+    console, task = VisibleConsole(), document.task
     console.print(_heading(document.model.id, task.name, f"{task.n_test} test samples"))
     table = arm_table(document.baseline)
     for arm in document.strengths:
@@ -136,7 +137,7 @@ def print_evaluation(document: EvaluationDocument) -> None:
 
 def print_tuning(document: TuningDocument) -> None:
     """The result of `sft`: the model before and after, and its guards."""
-    console, task, training = Console(), document.task, document.training
+    console, task, training = VisibleConsole(), document.task, document.training
     counts = f"{task.n_fit} fit, {task.n_test} test samples"
     console.print(_heading(document.model.id, task.name, counts))
     table = arm_table(document.outcome.baseline)
@@ -155,7 +156,7 @@ def print_tuning(document: TuningDocument) -> None:
 
 def print_verification(document: Mapping[str, Any]) -> None:
     """What a consumer does beside what we do."""
-    console = Console()
+    console = VisibleConsole()
     names = (document["version"], " beside transformers on ", document["model"]["id"])
     console.print(
         Text.assemble(*((name, "bold") for name in names), f": {document['prompts']} prompts")

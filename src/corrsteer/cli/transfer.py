@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +25,7 @@ from corrsteer.cli.common import (
     unfinished_reading,
 )
 from corrsteer.cli.options import ModelOptions, TaskSetup, TransferOptions, names_in
+from corrsteer.cli.output import VisibleConsole
 from corrsteer.cli.terminal import TerminalProgress, add_arm, arm_table
 from corrsteer.errors import SettingsError
 from corrsteer.lm.models import LanguageModel
@@ -163,7 +163,7 @@ def _document(
 
 
 def _print_transfer(found: Transfer, lm: LanguageModel, runs: Mapping[str, Run]) -> None:
-    console, labels = Console(), _labels(runs)
+    console, labels = VisibleConsole(), _labels(runs)
     console.print(Text.assemble((lm.id, "bold"), ": change of test accuracy"))
     console.print(_matrix(found, labels))
     for target, baseline in found.baselines.items():
