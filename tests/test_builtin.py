@@ -107,3 +107,11 @@ def test_collecting_more_samples_takes_no_more_memory():
     )
     few, many = json.loads(done.stdout)
     assert many <= 1.02 * few
+
+
+def test_without_docstrings_one_line_says_what_is_missing():
+    code = "from corrsteer.cli import main; main(['eval', 'baseline', '--task', 'mini-mmlu'])"
+    done = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "(-OO, PYTHONOPTIMIZE=2), which transformers needs; unset PYTHONOPTIMIZE" in line

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from conftest import D_MODEL, write_sae
 from safetensors.torch import load_file, save_file
 
+from corrsteer import files
 from corrsteer.cli import cli
 from corrsteer.report.command import reproduce
 from corrsteer.runs.folder import load_run
@@ -143,6 +144,74 @@ def test_eval_of_the_baseline_and_of_a_run(train, call, here, hub, letters):
     assert document["strengths"][0]["side_effects"]["unchanged"] == 18
     code, out, _ = call("eval", here / "run", "--strength=2")
     assert "steered x 2" in out
+
+
+@pytest.fixture
+def reading(train, call, hub, here, monkeypatch):
+    """`eval` of a run in `here/run`, as if only these folders could be written to."""
+    code, _, err = train("--no-eval", strategy="S", out=here / "run")
+    assert code == 0, err
+
+    def reading(*writable, run="run"):
+        monkeypatch.setattr(files, "can_write", lambda folder: folder in writable)
+        return call("eval", run, "--json", f"--model={hub / 'model'}", f"--task={here / 't.jsonl'}",
+                    f"--scorer={SCORER}")  # fmt: skip
+
+    rows = [{"prompt": f"say {i}", "split": "test"} for i in range(20)]
+    (here / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return reading
+
+
+def test_eval_of_a_run_beside_which_nothing_can_be_written(reading, here, monkeypatch):
+    (here / "below").mkdir()
+    monkeypatch.chdir(here / "below")
+    _, expected, _ = reading(here, run="../run")
+    code, out, err = reading(here / "below", run="../run")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["baseline"] == json.loads(expected)["baseline"]
+    code, out, err = reading(run="../run")
+    assert code == 0, err
+    assert "what is done is not kept until all is done" in err
+    assert json.loads(out)["baseline"] == json.loads(expected)["baseline"]
+    assert list((here / "below").iterdir()) == []
+
+
+def test_eval_of_a_run_beside_which_nothing_can_be_written_goes_on(reading, here, monkeypatch):
+    (here / "below").mkdir()
+    monkeypatch.chdir(here / "below")
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr("corrsteer.cli.eval.evaluate_on", lambda runner, _: stop(runner))
+        code, _, err = reading(here / "below", run="../run")
+    assert code == 130
+    (kept,) = (here / "below" / "runs").iterdir()
+    assert kept.name.endswith(".partial")
+    assert str(kept) in err
+
+
+def stop(runner):
+    _ = runner.baseline
+    raise KeyboardInterrupt
+
+
+def test_eval_in_the_runs_own_folder(reading, here, monkeypatch):
+    monkeypatch.chdir(here / "run")
+    code, _, err = reading(here, run=".")
+    assert (code, err) == (0, "")
+
+
+def test_home_is_followed_where_things_are_read(train, call, hub, letters, here, monkeypatch):
+    monkeypatch.setenv("HOME", str(letters.parent))
+    (letters.parent / "hub").symlink_to(hub)
+    code, _, err = train(
+        "--json", "--no-eval", model="~/hub/model", sae="~/hub/saes", task="~/letters.jsonl",
+        strategy="S", out="~/run",
+    )  # fmt: skip
+    assert code == 0, err
+    assert load_run("~/run").provenance.task == str(letters)
+    assert call("select", "~/run", "--json")[0] == 0
+    code, _, err = call("eval", "~/run", "--task", "~/letters.jsonl", "--json")
+    assert code == 0, err
+    assert list(here.iterdir()) == []
 
 
 def test_report_writes_the_page_and_its_figures(train, call, here, tmp_path):
@@ -383,7 +452,7 @@ def test_ctrl_c_exits_130(train, here, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(corrsteer.method.train, "fit", interrupted)
+    monkeypatch.setattr(corrsteer.method.train, "fit_with", interrupted)
     code, _, err = train(strategy="S")
     assert code == 130
     assert err.strip().splitlines()[-1].startswith("corrsteer: interrupted")

@@ -1,4 +1,6 @@
+import io
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -81,3 +83,37 @@ def test_offline_mode_shows_what_was_fetched_before(server, monkeypatch, tmp_pat
         assert explain([feature(17), feature(18)], cache=tmp_path) == found
     assert len(server) == 1
     assert caplog.text.count("HF_HUB_OFFLINE") == 1
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b"{}", b'"old"', b'{"page": "other", "text": "a"}', b"\xff"]
+)
+def test_what_the_cache_holds_of_something_else_is_asked_for_again(server, tmp_path, content):
+    """As of a page whose name differs by case alone, on file systems that do not see that."""
+    found = explain([feature(17)], cache=tmp_path)
+    (tmp_path / f"{PAGE}.json").write_bytes(content)
+    assert explain([feature(17)], cache=tmp_path) == found
+    assert len(server) == 2
+
+
+def test_a_pipe_in_the_cache_is_not_waited_for(server, tmp_path):
+    (tmp_path / PAGE).parent.mkdir(parents=True)
+    os.mkfifo(tmp_path / f"{PAGE}.json")
+    assert len(explain([feature(17)], cache=tmp_path)) == 1
+
+
+def test_a_cache_that_cannot_be_written_to_is_said_once(server, tmp_path, caplog):
+    (tmp_path / "gemma-2-2b").write_text("a file")
+    with caplog.at_level("INFO", logger="corrsteer"):
+        assert len(explain([feature(17), feature(18)], cache=tmp_path)) == 1
+    assert caplog.text.count("explanations are not kept for the next time") == 1
+
+
+@pytest.mark.parametrize("answer", [b"[" * 100_000, b" " * 1001, b"\xff", b"{"])
+def test_an_answer_that_is_none_is_as_no_answer(monkeypatch, tmp_path, caplog, answer):
+    monkeypatch.setattr(explanations, "LONGEST_ANSWER", 1000 if answer[0] == 32 else 10**6)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(explanations, "urlopen", lambda *_, **__: io.BytesIO(answer))
+    with caplog.at_level("INFO", logger="corrsteer"):
+        assert explain([feature(17)], cache=tmp_path) == {}
+    assert caplog.text.count("cannot be reached") == 1

@@ -333,6 +333,14 @@ def renamed(name):
             "a tensor without a hook point": [
                 with_tensors(lambda t, _: t.update(mean_z=torch.zeros(3))), "hook point"],
             "no tensors": [with_tensors(lambda t, _: t.clear()), ""],
+            "a hook point that no SAE is at": [
+                with_tensors(lambda t, _: t.update(
+                    {k.replace("blocks.1", "blocks.5"): v.clone() for k, v in t.items()
+                     if k.startswith(HOOK)}
+                )), "no SAE there"],
+            "a hook point less": [
+                with_tensors(lambda t, _: [t.pop(k) for k in [*t] if k.startswith(HOOK)]),
+                "no statistics there"],
         }
     ),
 )  # fmt: skip
@@ -804,6 +812,49 @@ def test_odd_texts_that_are_texts_are_fine(train, here, letters):
 def test_a_task_that_is_a_folder_is_refused(train, here, tmp_path):
     (tmp_path / "folder.jsonl").mkdir()
     refused(train(task=tmp_path / "folder.jsonl"), here, "cannot read")
+
+
+# --- what never ends, or never answers ---
+
+
+def without_end(path, kind):
+    """Put a pipe or a device in a file's place."""
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+@pytest.mark.parametrize("what", ["task", "guard", "sae", "model", "data", "collected"])
+def test_what_has_no_end_is_not_read(train, here, letters, tmp_path, hub, run, what, kind):
+    for folder in ("saes", "model"):
+        shutil.copytree(hub / folder, tmp_path / folder)
+    (tmp_path / "data").mkdir()
+    files = {
+        "task": [letters],
+        "guard": [tmp_path / "guard.jsonl"],
+        "sae": [
+            tmp_path / "saes/layer_0" / name for name in ("cfg.json", "sae_weights.safetensors")
+        ],
+        "model": [tmp_path / "model" / name for name in ("config.json", "model.safetensors")],
+        "data": [tmp_path / "data" / "test.jsonl"],
+        "collected": [run / "statistics.safetensors"],
+    }
+    named = {
+        "sae": tmp_path / "saes",
+        "model": tmp_path / "model",
+        "data": tmp_path / "data",
+        "collected": run,
+    }
+    for path in files[what]:
+        kept = path.read_bytes() if path.exists() else b""
+        without_end(path, kind)
+        more = {"task": "simpleqa", "scorer": None, "guard": "none"} if what == "data" else {}
+        refused(train(**{what: named.get(what, path)} | more), here, path.name)
+        path.unlink()
+        path.write_bytes(kept)
 
 
 # --- benchmarks from a local copy ----------------------------------------------------------------

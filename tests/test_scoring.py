@@ -1,4 +1,5 @@
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -237,3 +238,24 @@ def test_a_function_that_raises_is_named_with_the_sample(function_scorer):
     scorer = load_scorer(function_scorer("raise KeyError('oops')"))
     with pytest.raises(ScorerError, match=r"raised KeyError on sample 's1': 'oops'"):
         score(scorer, "r", sample())
+
+
+def test_a_function_may_change_its_own_directory_and_no_other(tmp_path, monkeypatch):
+    for name in ("here", "there", "there/below"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "there" / "below" / "x").write_text("1")
+    (tmp_path / "here" / "wandering_scorer.py").write_text(
+        "import os\nfrom pathlib import Path\n"
+        f"os.chdir({str(tmp_path / 'there')!r})\n"
+        "def judge(reply, sample):\n"
+        "    if reply == 'leave': os.chdir('below')\n"
+        "    return float(Path('x').read_text()) if reply == 'read' else 0.0\n"
+    )
+    monkeypatch.chdir(tmp_path / "here")
+    scorer = load_scorer("wandering_scorer:judge")
+    sample = Sample("a", "a")
+    assert Path.cwd() == tmp_path / "here"
+    assert score(scorer, "leave", sample).outcome == 0.0
+    assert Path.cwd() == tmp_path / "here"
+    assert score(scorer, "read", sample).outcome == 1.0
+    assert Path.cwd() == tmp_path / "here"

@@ -55,6 +55,19 @@ def expanded(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib's raises an error for those
 
 
+def regular(path: Path) -> Path:
+    """The path itself, that of a file, of a folder whose entries are files and folders, or of none.
+
+    Raises:
+        OSError: it is a pipe or a device, which has no end or never answers, or holds one.
+    """
+    entries = path.iterdir() if path.is_dir() else (path,)
+    for each in entries:
+        if each.exists() and not each.is_file() and not each.is_dir():
+            raise OSError(errno.EINVAL, f"{each.name} is a pipe or a device, not a file")
+    return path
+
+
 def check_place(path: str | Path) -> Path:
     """`place_of` a path, checked before any work to be one that can be written to.
 

@@ -278,7 +278,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         cli.main(arguments, prog_name="corrsteer", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt) as interrupt:
-        _fail(f"interrupted; {str(interrupt) or 'nothing was written'}", EXIT_INTERRUPTED)
+        told = str(interrupt.__cause__ or interrupt)  # click puts its own in place of Python's
+        _fail(f"interrupted; {told or 'nothing was written'}", EXIT_INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(EXIT_MISTAKE)

@@ -19,10 +19,11 @@ from typing import Any, TypeVar
 from corrsteer.cli.declare import flat
 from corrsteer.cli.options import BASELINE, LOCAL, NO_GUARDS, EngineOptions, ModelOptions, TaskSetup
 from corrsteer.cli.output import OneLine, print_json
-from corrsteer.errors import SettingsError
+from corrsteer.errors import ArtifactError, SettingsError
 from corrsteer.execution.checkpoint import Checkpoint, unfinished
 from corrsteer.execution.ray_workers import ClusterSettings, workers_of
 from corrsteer.execution.units import Execution, fingerprint
+from corrsteer.files import check_place, expanded, place_of, unfinished_place
 from corrsteer.lm.known_models import RAW
 from corrsteer.lm.models import LanguageModel, load_model
 from corrsteer.method.provenance import library_versions
@@ -32,6 +33,8 @@ from corrsteer.runs.records import as_json as document_json
 from corrsteer.runs.run import Run
 from corrsteer.scoring.base import prepare
 from corrsteer.tasks import Task, known_tasks, load_task, mini
+
+log = logging.getLogger(__name__)
 
 DEFAULT_MODEL, DEFAULT_BENCHMARK_MODEL = "mini", "gemma2b"
 """The built-in one, and for benchmarks of the hub the paper's first."""
@@ -144,7 +147,7 @@ def setup_of(run: Run | None, setup: TaskSetup, task: str) -> TaskSetup:
     Raises:
         SettingsError: the run was scored by a function that is not named.
     """
-    if run is None or task != run.provenance.task:
+    if run is None or str(expanded(task)) != run.provenance.task:
         return setup
     made, asked = run.provenance, run.provenance.task_options
     scorer = setup.scorer or made.scorer
@@ -164,21 +167,39 @@ def setup_of(run: Run | None, setup: TaskSetup, task: str) -> TaskSetup:
 
 
 @contextmanager
-def unfinished_reading(options: object, name: str, resume: bool) -> Iterator[Checkpoint]:
-    """Where work is kept that prints its result and writes nothing.
+def unfinished_reading(options: object, name: str, resume: bool) -> Iterator[Checkpoint | None]:
+    """Where work is kept that prints its result and writes nothing; None if nowhere.
 
-    Beside the first run read, or in `runs`, under a name that other options do not share.
+    Beside the first run read, or else in `runs`, under a name that other options do not share.
     """
-    base = Path("runs") / name if name == BASELINE else Path(name)
+    run = Path("runs").resolve() / name if name == BASELINE else place_of(name)
     asked = {key: str(value) for key, value in sorted(flat(options).items()) if key != "resume"}
-    place = base.with_name(f"{base.name}.{fingerprint(asked)[:8]}")
+    own_name = f"{run.name}.{fingerprint(asked)[:8]}"
+    places = (run.with_name(own_name), Path("runs") / own_name)
+    place = next((each for each in places if _can_hold(each)), None)
+    if place is None:
+        log.warning(
+            "what is done is not kept until all is done: neither %s nor runs can be written to",
+            places[0].parent,
+        )
+        yield None
+        return
     with unfinished(place, resume) as checkpoint:
         yield checkpoint
 
 
+def _can_hold(place: Path) -> bool:
+    """Whether unfinished work can be kept towards a result."""
+    try:
+        check_place(unfinished_place(place))
+    except ArtifactError:
+        return False
+    return True
+
+
 @contextmanager
 def execution_by(
-    engine: EngineOptions, progress: Progress, checkpoint: Checkpoint
+    engine: EngineOptions, progress: Progress, checkpoint: Checkpoint | None
 ) -> Iterator[Execution]:
     """Who does the work that the options ask for."""
     own = Execution(progress, checkpoint=checkpoint, unit_samples=engine.unit_samples)

@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import click
 
+from corrsteer.files import expanded
+
 Options = TypeVar("Options")
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -35,6 +37,14 @@ class Numbers(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             return tuple(self._kind(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers like 1,2,5", param, ctx)
+
+
+class Place(click.Path):  # type: ignore[type-arg,unused-ignore]
+    """The path of a file or folder, with `~` followed."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
+        """The path."""
+        return expanded(str(super().convert(value, param, ctx)))
 
 
 @dataclass(frozen=True)
@@ -165,7 +175,7 @@ def _click_type(kind: Any, note: Option) -> dict[str, Any]:
     if kind is bool:  # a pair of names, as --log/--no-log, is a flag by itself
         return {} if any("/" in name for name in note.names) else {"is_flag": True}
     if kind is Path:
-        return {"type": click.Path(path_type=Path)}
+        return {"type": Place()}
     if get_origin(kind) is Literal:
         return {"type": click.Choice(get_args(kind))}
     if get_origin(kind) is tuple:

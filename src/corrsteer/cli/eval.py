@@ -55,7 +55,8 @@ def run_eval(options: EvalOptions) -> None:
                 engine=options.engine.engine,
                 prepend_bos=run is not None and run.provenance.prepend_bos,
             )
-        checkpoint.open(reads(lm))
+        if checkpoint is not None:
+            checkpoint.open(reads(lm))
         runner = ArmRunner(
             lm,
             task,

@@ -67,7 +67,8 @@ def run_transfer(options: TransferOptions) -> None:
                 engine=options.engine.engine,
                 prepend_bos=first.provenance.prepend_bos,
             )
-        checkpoint.open(reads(lm))
+        if checkpoint is not None:
+            checkpoint.open(reads(lm))
         found = transfer(
             lm,
             runs,

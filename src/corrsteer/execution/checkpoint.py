@@ -134,7 +134,7 @@ def unfinished(result: Path, resume: bool) -> Iterator[Checkpoint]:
             log.warning("%s", hint)
             raise
         else:
-            _remove([folder])
+            _remove(new or [folder])
 
 
 @contextmanager

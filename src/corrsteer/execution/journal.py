@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from corrsteer.errors import ArtifactError
-from corrsteer.files import cannot_write, write_whole
+from corrsteer.files import cannot_write, regular, write_whole
 
 
 class Journal:
@@ -92,10 +92,8 @@ class Journal:
             write_whole(self.path, whole)
 
     def _content(self) -> str:
-        if not self.path.is_file():  # a pipe or a device would be read without end
-            raise self._unreadable("it is not a file")
         try:
-            return self.path.read_text(encoding="utf-8")
+            return regular(self.path).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from error
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from corrsteer.errors import ConsumerError
 from corrsteer.export import Consumer, render, write
+from corrsteer.files import expanded
 from corrsteer.lm.models import LanguageModel
 from corrsteer.runs.steering import Steering, canonical_name, steer
 from corrsteer.settings import Positions
@@ -139,6 +140,7 @@ def verify(
     model_path = installation.model_path
     if consumer.takes_model_path and model_path is None:
         raise ConsumerError(f"{consumer.name} needs the model in its own format; give --model-path")
+    model_path = None if model_path is None else str(expanded(model_path))
     if model_path is not None and not Path(model_path).is_file():
         raise ConsumerError(f"no model at {model_path!r}; expected a file for --model-path")
     exported = render(consumer, steering, drop_block_0)
@@ -194,7 +196,7 @@ def _run_probe(
     out = folder / "out.npz"
     try:
         done = subprocess.run(
-            [python, str(probe), str(folder / "request.json"), str(out)],
+            [str(expanded(python)), str(probe), str(folder / "request.json"), str(out)],
             capture_output=True,
             text=True,
             env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},

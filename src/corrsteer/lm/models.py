@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from corrsteer.errors import CorrSteerError, ModelError, SAEError
+from corrsteer.files import expanded, regular
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.decoding import Decoder, greedy, length_batches
 from corrsteer.lm.hooks import find_blocks
@@ -278,6 +280,12 @@ def load_model(
         UnknownNameError: nothing is known under that name.
         ModelError, SAEError: it cannot be loaded, or the parts do not fit.
     """
+    if sys.flags.optimize > 1:
+        raise ModelError(
+            "Python runs without docstrings (-OO, PYTHONOPTIMIZE=2), which transformers needs; "
+            "unset PYTHONOPTIMIZE, or use -O"
+        )
+    name = str(expanded(name))
     known = KNOWN_MODELS.get(name)
     spread = device == AUTO_DEVICE
     where = _device(None if spread else device)
@@ -358,6 +366,7 @@ def find_saes(source: str, d_model: int, n_layers: int, hook_shift: int = 0) -> 
     Raises:
         SAEError: nothing there, or it does not fit the model.
     """
+    source = str(expanded(source))
     if source == RAW:
         return raw_residuals(d_model, n_layers, hook_shift)
     if os.path.isdir(source):  # noqa: PTH112
@@ -379,6 +388,7 @@ def _load(name: str, path: str, kind: str, **options: Any) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # third-party deprecations
+            regular(Path(path))
             return loader.from_pretrained(path, trust_remote_code=False, **options)
     except CorrSteerError:
         raise

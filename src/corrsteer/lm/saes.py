@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from corrsteer.errors import SAEError
+from corrsteer.files import regular
 from corrsteer.hook_points import HookPoint
 
 _SITE = re.compile(r"hook_\w+")
@@ -484,6 +485,7 @@ def local_saes(folder: Path, d_model: int, n_layers: int, hook_shift: int = 0) -
 
 def _local_config(path: Path) -> dict[str, Any]:
     try:
+        regular(path.parent)
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise SAEError(

@@ -32,7 +32,7 @@ from scipy import sparse
 from torch import Tensor
 
 from corrsteer.errors import ArtifactError
-from corrsteer.files import own_folder
+from corrsteer.files import own_folder, regular
 
 LOG_FILE = "activations.parquet"
 OUTCOMES_FILE = "outcomes.parquet"
@@ -247,7 +247,7 @@ def read_entries(path: Path) -> list[Entries]:
         ArtifactError: it is missing or corrupt.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
+        with safe_open(regular(path), framework="numpy") as file:
             found: list[Entries] = []
             for number, about in enumerate(json.loads(file.metadata()["corrsteer"])):
                 named = [name for name in file.keys() if name.startswith(f"{number}/")]  # noqa: SIM118

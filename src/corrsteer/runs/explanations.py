@@ -10,18 +10,23 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from corrsteer.errors import ArtifactError
 from corrsteer.features import NEURONPEDIA, Feature
-from corrsteer.files import write_whole
+from corrsteer.files import regular, write_whole
+from corrsteer.json_text import is_whole
 from corrsteer.progress import SILENT, Progress
 
 API = f"{NEURONPEDIA}/api/feature"
 SECONDS = 10
 """How long one answer may take."""
+LONGEST_ANSWER = 16 * 2**20
+"""Bytes; more is no answer."""
 
 _PAGE = re.compile(re.escape(NEURONPEDIA) + r"/([\w-][\w.-]*/[\w-][\w.-]*/\d+)")
 
@@ -48,20 +53,21 @@ def explain(
     urls = sorted({feature.url for feature in features if feature.url})
     pages = {url: match[1] for url in urls if (match := _PAGE.fullmatch(url))}
     found: dict[str, str] = {}
-    reachable = not constants.HF_HUB_OFFLINE
+    reachable, keeping = not constants.HF_HUB_OFFLINE, True
     if pages and not reachable:
         log.info("HF_HUB_OFFLINE is set: only explanations fetched before are shown")
     with progress.stage("explanations", len(pages)) as advance:
         for url, page in pages.items():
             file = folder / f"{page}.json"
-            text = _kept(file)
+            text = _kept(file, page)
             if text is None and reachable:
                 try:
                     text = _fetched(page)
-                    write_whole(file, json.dumps(text))
-                except (OSError, ValueError) as error:
+                except (OSError, ValueError, RecursionError, HTTPException) as error:
                     reachable = False
                     log.info("no explanations: %s cannot be reached (%s)", NEURONPEDIA, error)
+                else:
+                    keeping = keeping and _keep(file, page, text)
             if text:
                 found[url] = text
             advance(1)
@@ -73,13 +79,26 @@ def with_explanations(features: Sequence[Feature], found: dict[str, str]) -> tup
     return tuple(replace(f, explanation=found.get(f.url or "", f.explanation)) for f in features)
 
 
-def _kept(file: Path) -> str | None:
+def _kept(file: Path, page: str) -> str | None:
     """The answer on disk, "" if there is no explanation; None if it was never asked for."""
     try:
-        text = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        kept = json.loads(regular(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
-    return text if isinstance(text, str) else None
+    if not isinstance(kept, dict) or kept.get("page") != page:  # names may differ by case alone
+        return None
+    text = kept.get("text")
+    return text if isinstance(text, str) and is_whole(text) else None
+
+
+def _keep(file: Path, page: str, text: str) -> bool:
+    """Put an answer on disk; whether that went well."""
+    try:
+        write_whole(file, json.dumps({"page": page, "text": text}))
+    except ArtifactError as error:
+        log.info("explanations are not kept for the next time: %s", error)
+        return False
+    return True
 
 
 def _fetched(page: str) -> str:
@@ -87,17 +106,20 @@ def _fetched(page: str) -> str:
 
     Raises:
         OSError: it cannot be reached.
-        ValueError: the answer is no JSON.
+        ValueError: the answer is no JSON, or too long.
     """
     request = Request(f"{API}/{page}", headers={"User-Agent": "corrsteer"})
     try:
         with urlopen(request, timeout=SECONDS) as answer:
-            content: Any = json.loads(answer.read())
+            told = answer.read(LONGEST_ANSWER + 1)
     except HTTPError as error:
         if error.code == 404:
             return ""
         raise
+    if len(told) > LONGEST_ANSWER:
+        raise ValueError(f"an answer of more than {LONGEST_ANSWER:,} bytes")
+    content: Any = json.loads(told)
     explanations = content.get("explanations") if isinstance(content, dict) else None
     first = explanations[0] if isinstance(explanations, list) and explanations else None
     text = first.get("description") if isinstance(first, dict) else None
-    return " ".join(text.split()) if isinstance(text, str) else ""
+    return " ".join(text.split()) if isinstance(text, str) and is_whole(text) else ""

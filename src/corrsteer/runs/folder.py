@@ -136,9 +136,11 @@ def load_run(path: str | Path) -> Run:
     try:
         document = _read_json(folder / RUN_FILE)
         features = _read_json(folder / FEATURES_FILE)
+        provenance = TypeAdapter(Provenance).validate_python(document)
         statistics, _ = read_statistics(folder / STATISTICS_FILE)
+        _check_places(folder, provenance, statistics)
         return Run(
-            provenance=TypeAdapter(Provenance).validate_python(document),
+            provenance=provenance,
             settings=TypeAdapter(FitSettings).validate_python(document["settings"]),
             statistics=statistics,
             features=_read_features(features["selected"]),
@@ -165,6 +167,16 @@ def load_run(path: str | Path) -> Run:
         raise ArtifactError(
             f"{folder} is not a run that this version reads: {str(error)[:300]}; train again"
         ) from error
+
+
+def _check_places(
+    folder: Path, provenance: Provenance, statistics: Mapping[str, StreamingCorrelation]
+) -> None:
+    """Refuse statistics of other hook points than those of the run's SAEs."""
+    named = {HookPoint.parse(name).name for name in provenance.sae_ids}
+    for name in sorted(named ^ set(statistics) if statistics else ()):
+        has, lacks = ("statistics", "SAE") if name in statistics else ("SAE", "statistics")
+        raise ArtifactError(f"{folder} has {has} at {name} and no {lacks} there; train again")
 
 
 def _bare_run(steering: Steering) -> Run:

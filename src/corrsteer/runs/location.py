@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from corrsteer.errors import ArtifactError
+from corrsteer.files import expanded
 
 RUN_FILE = "run.json"
 """Written last, so that a folder which holds it holds a whole run."""
@@ -17,7 +18,7 @@ RUN_FILE = "run.json"
 
 def is_run(path: str | Path) -> bool:
     """Whether a folder holds a whole run."""
-    return os.path.isfile(Path(path) / RUN_FILE)  # noqa: PTH113 - false for a name that cannot be
+    return os.path.isfile(expanded(path) / RUN_FILE)  # noqa: PTH113 - false for a name that cannot be
 
 
 def check_folder(path: str | Path) -> Path:
@@ -26,7 +27,7 @@ def check_folder(path: str | Path) -> Path:
     Raises:
         ArtifactError: there is no folder.
     """
-    folder = Path(path)
+    folder = expanded(path)
     if not os.path.isdir(folder):  # noqa: PTH112
         raise ArtifactError(f"no run at {str(path)[:300]!r}; expected a folder that `train` wrote")
     return folder

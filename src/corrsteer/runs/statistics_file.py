@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from corrsteer.errors import ArtifactError
+from corrsteer.files import regular
 from corrsteer.hook_points import HookPoint
 from corrsteer.runs.records import RUN_SCHEMA
 from corrsteer.runs.tensor_files import tensor_bytes
@@ -48,7 +49,7 @@ def read_statistics(path: Path) -> tuple[dict[str, StreamingCorrelation], dict[s
         ArtifactError: the file is missing, corrupt, or holds what no samples have.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(regular(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             about = json.loads((file.metadata() or {}).get("about", "{}"))
     except (OSError, SafetensorError, ValueError, RecursionError) as error:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from corrsteer.errors import ArtifactError, CorrSteerError, ModelError
 from corrsteer.features import FEATURE_COLUMNS, FEATURES, Feature, feature_rows
-from corrsteer.files import write_whole
+from corrsteer.files import expanded, write_whole
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.hooks import adding, find_blocks
 from corrsteer.lm.known_models import KNOWN_MODELS, hub_id
@@ -88,7 +88,7 @@ class Steering(
         Returns:
             the file written.
         """
-        path = Path(path)
+        path = expanded(path)
         target = path if path.suffix == ".safetensors" else path / FILE_NAME
         header = {
             **self.metadata,
@@ -110,9 +110,9 @@ class Steering(
         Raises:
             ArtifactError: no such file, or it is not a steering of this schema.
         """
-        path = Path(path)
-        source = path / FILE_NAME if path.is_dir() else path
-        if not source.is_file():
+        path = expanded(path)
+        source = path / FILE_NAME if os.path.isdir(path) else path  # noqa: PTH112
+        if not os.path.isfile(source):  # noqa: PTH113
             raise ArtifactError(f"no steering at {str(path)!r}; expected a run folder or a file")
         try:
             with safe_open(source, framework="pt") as file:

@@ -6,8 +6,11 @@ Changes when scorers are named in another way.
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from corrsteer.errors import ScorerError, unknown
@@ -79,12 +82,13 @@ def _regex_scorer(spec: str) -> RuleScorer:
 
 def _function_scorer(spec: str) -> RuleScorer:
     module_name, _, function_name = spec.partition(":")
-    here = str(Path.cwd())
+    here, own = str(Path.cwd()), _OwnFolder()
     added = here not in sys.path
     if added:
         sys.path.insert(0, here)
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        with own.entered():
+            function = getattr(importlib.import_module(module_name), function_name)
     except (Exception, SystemExit) as error:  # foreign code may raise anything
         raise ScorerError(
             f"--scorer {spec[:300]!r} cannot be imported ({shown(error)}); expected "
@@ -98,7 +102,8 @@ def _function_scorer(spec: str) -> RuleScorer:
 
     def rule(reply: str, sample: Sample) -> Score:
         try:
-            value = function(reply, sample)
+            with own.entered():
+                value = function(reply, sample)
         except (Exception, SystemExit) as error:  # foreign code may raise anything
             raise ScorerError(
                 f"scorer {spec} raised {type(error).__name__} on sample {sample.id!r}: "
@@ -107,3 +112,24 @@ def _function_scorer(spec: str) -> RuleScorer:
         return Score(checked_outcome(value, spec, sample))
 
     return RuleScorer(spec, rule, needs_target=False)
+
+
+class _OwnFolder:
+    """The working directory of foreign code: where it changes to is its own business alone."""
+
+    def __init__(self) -> None:
+        self._path: str | None = None
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """While inside, the working directory is where it was left the last time."""
+        here = os.getcwd()  # noqa: PTH109
+        if self._path is not None:
+            os.chdir(self._path)
+        try:
+            yield
+        finally:
+            with suppress(FileNotFoundError):  # it may have removed it
+                left = os.getcwd()  # noqa: PTH109
+                self._path = None if left == here else left
+            os.chdir(here)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from corrsteer.errors import DataError, SettingsError, unknown
+from corrsteer.files import expanded
 from corrsteer.samples import Sample
 from corrsteer.scoring.registry import load_scorer
 from corrsteer.tasks import (
@@ -76,13 +77,13 @@ def load_task(
     if max_new_tokens is not None and max_new_tokens < 1:
         raise SettingsError(f"max_new_tokens is {max_new_tokens}; choose 1 or more")
     judge = load_scorer(scorer) if scorer is not None else None
-    path = Path(name)
+    path = expanded(name)
     if data is not None and str(name) not in _LOADERS:
         raise SettingsError(f"--data is for benchmarks of the hub ({', '.join(_LOADERS)})")
     if path.suffix == ".jsonl":
         task = jsonl.load(path, judge, seed, max_new_tokens)
     else:
-        task = _load_known(str(name), seed, None if data is None else Path(data))
+        task = _load_known(str(name), seed, None if data is None else expanded(data))
         if judge is not None:
             task = replace(task, scorer=judge)
         if max_new_tokens is not None:
@@ -114,7 +115,7 @@ def check_task_name(name: str) -> None:
         DataError: a file that is not there, or not a `.jsonl` file.
     """
     if Path(name).suffix == ".jsonl":
-        jsonl.check_there(Path(name))
+        jsonl.check_there(expanded(name))
         return
     if name in _LOADERS or name in mini.NAMES:
         return

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from corrsteer.errors import DataError
+from corrsteer.files import regular
 
 READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 """Suffix of a data file -> the loader of `datasets` that reads it."""
@@ -197,6 +198,8 @@ def _from_folder(
         )
     try:
         with _quiet():
+            for path in (path for paths in files.values() for path in paths):
+                regular(Path(path))
             return _load(Path(files[next(iter(files))][0]).suffix, files)
     except (DatasetsError, OSError, ValueError) as error:
         reason = _first_line(error.__cause__ or error)

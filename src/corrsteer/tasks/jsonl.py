@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from corrsteer.errors import DataError, ScorerError
+from corrsteer.files import regular
 from corrsteer.json_text import is_whole
 from corrsteer.samples import Message, Sample
 from corrsteer.scoring.base import Scorer, score
@@ -71,7 +72,7 @@ def load(path: Path, scorer: Scorer | None, seed: int, max_new_tokens: int | Non
 def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """(place in the file, object) of every line that is not blank."""
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
     except (OSError, ValueError) as error:
         raise _cannot_read(path, error) from error
     rows = []

@@ -17,7 +17,7 @@ from typing import Any
 
 from corrsteer.errors import ArtifactError, InsufficientDataError
 from corrsteer.execution.checkpoint import Checkpoint, held
-from corrsteer.files import cannot_write, check_free, write_whole
+from corrsteer.files import cannot_write, check_free, regular, write_whole
 from corrsteer.json_text import to_json
 
 HEADER_FILE, UNFINISHED = "settings.json", "unfinished"
@@ -71,7 +71,7 @@ class Cells:
         """
         path = self._path(key)
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
+            result = json.loads(regular(path).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -147,7 +147,7 @@ def _check_same(path: Path, header: Mapping[str, Any]) -> None:
         ArtifactError: names the first difference.
     """
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = json.loads(regular(path).read_text(encoding="utf-8"))
         names = [name for name in {**there, **header} if there.get(name) != header.get(name)]
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); choose another --out") from error
