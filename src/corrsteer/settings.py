@@ -52,7 +52,10 @@ class FitSettings:
             whose r lies within one standard error of the layer's best.
         controls: number of random-feature controls.
         guard_tolerance: the accuracy a guard task may lose, as a fraction.
-        alpha: significance level of the recommendation, after Bonferroni's correction.
+        alpha: significance level of the recommendation, over the whole search.
+        least_select: select samples that there are to be: where a task's own split has fewer, fit
+            samples are moved to it, up to half of both or a little more. 0 leaves splits as they
+            are.
         val_limit: the most select samples to use; None for all.
         test_limit: the most test samples to use; None for all.
         min_frequency: share of fit samples on which a feature must be active to be selected.
@@ -79,6 +82,7 @@ class FitSettings:
     controls: int = 10
     guard_tolerance: float = 0.03
     alpha: float = 0.05
+    least_select: int = 200
     val_limit: int | None = None
     test_limit: int | None = None
     min_frequency: float = 0.0
@@ -87,6 +91,18 @@ class FitSettings:
     permutations: int = 1000
     seed: int = 42
     batch_size: int = 32
+
+    @property
+    def chooses(self) -> bool:
+        """Whether there are several strengths and strategies, or one, to choose from."""
+        return self.strategy in ("auto", "G")
+
+    @property
+    def searched_strengths(self) -> tuple[float, ...]:
+        """Strengths that are tried: all of them where one is chosen, else the one that was set."""
+        if self.strategy in ("auto", "G"):
+            return tuple(sorted({*self.strengths, self.strength}))
+        return (self.strength,)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work.
@@ -98,6 +114,7 @@ class FitSettings:
         _at_least("near_ties", self.near_ties, 1)
         _at_least("controls", self.controls, 0)
         _at_least("permutations", self.permutations, 0)
+        _at_least("least_select", self.least_select, 0)
         _at_least("batch_size", self.batch_size, 1)
         for name, limit in (("val_limit", self.val_limit), ("test_limit", self.test_limit)):
             if limit is not None:
@@ -153,6 +170,7 @@ class FitKeywords(TypedDict, total=False):
     controls: int
     guard_tolerance: float
     alpha: float
+    least_select: int
     val_limit: int | None
     test_limit: int | None
     min_frequency: float

@@ -220,6 +220,9 @@ class TrainOptions:
         Path | None,
         Option("Collect nothing, but take what that run did, as after `merge`.", metavar="RUN"),
     ] = None
+    least_select: Annotated[
+        int, Option("Select samples that fit samples top the split up to; 0 keeps the task's.")
+    ] = 200
     val_limit: Annotated[int | None, Option("At most this many select samples.")] = None
     describe: Annotated[bool, Option("Look the features up on Neuronpedia.")] = False
     evaluated: Annotated[bool, Option("Run the test split too.", ("--eval/--no-eval",))] = True

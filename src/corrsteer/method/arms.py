@@ -20,7 +20,7 @@ from corrsteer.execution.units import IN_PROCESS, AnyResult, AnyUnit, Execution,
 from corrsteer.lm.decoding import length_batches
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.shared_prefix import Vectors
-from corrsteer.runs.comparison import Comparison, Responses, compare
+from corrsteer.runs.comparison import Comparison, PairedOutcomes, Responses, outcomes_of
 from corrsteer.runs.steering import Steering, check_fit
 from corrsteer.samples import Sample, group_ids
 from corrsteer.scoring.base import Score
@@ -119,10 +119,16 @@ class ArmRunner:
             responses[index] = self._responses(self._greedy(name, steerings[index]))
         return responses
 
+    def outcomes(
+        self, steerings: Sequence[Steering], name: str = "steered"
+    ) -> list[PairedOutcomes]:
+        """Each steering's outcomes with the baseline's."""
+        arms = self.steered(steerings, name)
+        return [outcomes_of(self.baseline, arm, self.groups) for arm in arms]
+
     def compare(self, steerings: Sequence[Steering], name: str = "steered") -> list[Comparison]:
         """Each steering beside the baseline."""
-        arms = self.steered(steerings, name)
-        return [compare(self.baseline, arm, self.groups) for arm in arms]
+        return [each.comparison() for each in self.outcomes(steerings, name)]
 
     @cached_property
     def _prompts(self) -> list[list[int]]:

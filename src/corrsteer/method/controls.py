@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,7 +16,9 @@ from torch import Tensor
 from corrsteer.errors import InsufficientDataError
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.saes import SAEHandle
+from corrsteer.method.splitting import SelectSplit
 from corrsteer.runs.steering import Steering
+from corrsteer.settings import FitSettings
 from corrsteer.stats.correlation import StreamingCorrelation
 
 
@@ -61,6 +64,31 @@ def random_controls(
             for control, directions in zip(vectors, torch.split(rows, len(own[hook])), strict=True):
                 control[hook] = _of_norm(directions.sum(0), norm)
     return [replace(steering, vectors=control, features=()) for control in vectors]
+
+
+def searched(
+    controls: Sequence[Steering], select: SelectSplit, settings: FitSettings
+) -> list[Steering]:
+    """Each control at its best strength, found as that of the features was.
+
+    The features' strength is the best of several on the select split, so a control that had but one
+    strength would be held against a choice that it never had.
+
+    Args:
+        controls: at any strength.
+        select: where the features' strength was found.
+        settings: of the fit.
+    """
+    strengths = settings.searched_strengths
+    if not controls or len(strengths) == 1:
+        return list(controls)
+    arms = [control.at(strength) for control in controls for strength in strengths]
+    outcomes = select.runner.outcomes(arms, f"{len(arms)} random controls")
+    gains = np.array([each.comparison(select.halves.build).delta.value for each in outcomes])
+    best = gains.reshape(len(controls), len(strengths)).argmax(axis=1)
+    return [
+        control.at(strengths[index]) for control, index in zip(controls, best.tolist(), strict=True)
+    ]
 
 
 def _of_norm(direction: Float[Tensor, " d_model"], norm: Tensor) -> Float[Tensor, " d_model"]:

@@ -26,6 +26,7 @@ from corrsteer.method.collect import Collection, collect
 from corrsteer.method.evidence import ranked
 from corrsteer.method.provenance import provenance_of
 from corrsteer.method.ranking import Ranking, SAEPlace
+from corrsteer.method.splitting import SelectSplit, topped_up
 from corrsteer.method.strategies import Searcher
 from corrsteer.runs.run import Counts, Provenance, Run
 from corrsteer.runs.search import Search
@@ -89,11 +90,11 @@ def fit_with(
     """
     chosen = settings
     check_coefficient(chosen, lm.sae_source)
+    task = spent(task, chosen, collected)
     watch = watch or Stopwatch()
     handles = choose_handles(lm, chosen.layers)
-    runner, *guard_runners = runners_of(
-        lm, (task, *guards), "select", chosen.val_limit, chosen, execution
-    )
+    select = SelectSplit.of(lm, task, chosen, execution)
+    guard_runners = runners_of(lm, guards, "select", chosen.val_limit, chosen, execution)
     made = provenance_of(lm, task, guards, handles)
     if collected is None:
         samples = limited(task.fit, chosen.samples, chosen.seed, task.shuffled)
@@ -108,7 +109,7 @@ def fit_with(
         )
         rows = decoder_rows(ranking, handles, chosen.near_ties)
     with watch.timing("validate"):
-        search = Searcher(runner, guard_runners, ranking, rows, chosen).run()
+        search = Searcher(select.runner, guard_runners, ranking, rows, chosen, select.halves).run()
     steering = _steering(search, chosen, lm)
     return Run(
         provenance=made,
@@ -119,10 +120,20 @@ def fit_with(
         steering=steering,
         candidates=dict(search.chosen),
         search=search.record,
-        counts=Counts(collection.n, len(runner.samples), collection.unscored, watch.seconds),
+        counts=Counts(collection.n, select.n_select, collection.unscored, watch.seconds),
         inference=inference,
         log=collection.log,
     )
+
+
+def spent(task: Task, settings: FitSettings, collected: Run | None = None) -> Task:
+    """The task with its samples as a fit spends them; see `topped_up`.
+
+    They stay as they are where samples that were collected before would select.
+    """
+    topped = topped_up(task, settings)
+    known = set(collected.log.ids) if collected and collected.log else set()
+    return topped if known.isdisjoint(sample.id for sample in topped.select) else task
 
 
 def collected_now(

@@ -16,6 +16,7 @@ from corrsteer.lm.sae_placement import choose_handles
 from corrsteer.method.arms import limited
 from corrsteer.method.fit import collected_now
 from corrsteer.method.provenance import provenance_of
+from corrsteer.method.splitting import topped_up
 from corrsteer.runs.evidence import Evidence
 from corrsteer.runs.run import Counts, Run
 from corrsteer.runs.steering import Steering
@@ -93,6 +94,7 @@ def collect_shard(
     """
     watch = watch or Stopwatch()
     handles = choose_handles(lm, settings.layers)
+    task = topped_up(task, settings)
     every = limited(task.fit, settings.samples, settings.seed, task.shuffled)
     collection = collected_now(lm, task, shard.of(every), handles, settings, execution, watch)
     return Run(

@@ -5,19 +5,24 @@ Changes when a strategy is added, or the rule by which one is recommended.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 from torch import Tensor
 
 from corrsteer.features import Feature
 from corrsteer.lm.models import LanguageModel
 from corrsteer.method.ranking import Ranking
-from corrsteer.runs.comparison import Comparison
+from corrsteer.method.splitting import Halves
+from corrsteer.runs.comparison import PairedOutcomes
 from corrsteer.runs.search import GuardAccuracy, Search, SearchRecord, Trial
 from corrsteer.runs.steering import Steering, combine
 from corrsteer.settings import FitSettings, Strategy
+from corrsteer.stats.metrics import Delta, Labels
+from corrsteer.stats.sample_size import samples_without_loss
 from corrsteer.stats.significance import bonferroni
 from corrsteer.tasks import Task
 
@@ -43,18 +48,33 @@ class Setting:
 
 @runtime_checkable
 class Arms(Protocol):
-    """What tries steerings: an `ArmRunner`, or something that stands in for one."""
+    """What tries steerings: an `ArmRunner`, or something that stands in for one.
+
+    Attributes:
+        lm, task: what is steered, and on what.
+        groups: a label a sample, the same for samples that belong together.
+    """
 
     lm: LanguageModel
     task: Task
+    groups: Labels
 
-    def compare(self, steerings: Sequence[Steering], name: str = "steered") -> list[Comparison]:
-        """Each steering beside the baseline."""
+    def outcomes(
+        self, steerings: Sequence[Steering], name: str = "steered"
+    ) -> list[PairedOutcomes]:
+        """Each steering's outcomes with the baseline's."""
         ...
 
 
 class Searcher:
-    """Tries sets of features on the select split, each once."""
+    """Tries sets of features on the select split, each once.
+
+    What is built and chosen on some samples would flatter itself if it were judged on the same. So
+    P, G and every strength are chosen on one part of them; each strategy's best setting that no
+    guard task speaks against is then confirmed on the other part, the better first. As long as one
+    is significant the next may be asked at the same level (Maurer, Hothorn & Lehmacher 1995), so
+    that the error of the whole search is `alpha`, however many settings were tried.
+    """
 
     def __init__(
         self,
@@ -63,11 +83,14 @@ class Searcher:
         ranking: Ranking,
         rows: Mapping[tuple[str, int], Tensor],
         settings: FitSettings,
+        halves: Halves | None = None,
     ):
         self._runner, self._guards = runner, guards
         self._ranking, self._rows, self._settings = ranking, rows, settings
-        self._tried: dict[Key, Comparison] = {}
-        self._guarded: dict[Key, dict[str, GuardAccuracy]] = {}
+        self._tried: dict[Key, PairedOutcomes] = {}
+        self._guarded: dict[Key, dict[str, PairedOutcomes]] = {}
+        self._confirmed: dict[Setting, Delta] = {}
+        self._halves = halves or self._parts(runner)
 
     def run(self) -> Search:
         """All strategies asked for, and the one to recommend."""
@@ -77,39 +100,43 @@ class Searcher:
         settings = [
             Setting(name, features, strength)
             for name, features in sets.items()
-            for strength in self._strengths(name)
+            for strength in self._settings.searched_strengths
         ]
         self._try([(each.features, each.strength) for each in settings])
-        recommended = self._recommend(settings)
+        best = self._best_of_strategies(settings)
+        recommended = self._confirm(sorted(best.values(), key=self._preference))
         chosen: dict[Strategy, Steering] = {
-            name: (
-                self._strongest_unharmful([each for each in settings if each.strategy == "G"])
-                if name == "G"
-                else self._steering(features, self._settings.strength)
-            )
+            name: self._steering(features, self._settings.strength)
             for name, features in sets.items()
         }
-        return Search(
-            record=SearchRecord(
-                comparisons=len(self._tried),
-                baseline=self._tried[settings[0].key].baseline,
-                recommended=None if recommended is None else self._trial(recommended),
-                trials=tuple(self._trial(each) for each in settings),
-            ),
-            chosen=chosen,
-            recommended=(
-                None
-                if recommended is None
-                else self._steering(recommended.features, recommended.strength)
-            ),
+        if "G" in chosen:
+            of_g = best.get("G")
+            chosen["G"] = (
+                self._steering(of_g.features, of_g.strength)
+                if of_g
+                else self._steering((), self._settings.strength)
+            )
+        steering = None
+        if recommended is not None:
+            steering = self._steering(recommended.features, recommended.strength)
+        return Search(self._record(settings, recommended), chosen, steering)
+
+    def _record(self, settings: Sequence[Setting], recommended: Setting | None) -> SearchRecord:
+        confirming = self._runner.groups[self._halves.confirm]
+        return SearchRecord(
+            comparisons=len(self._tried),
+            baseline=self._tried[settings[0].key].comparison().baseline,
+            recommended=None if recommended is None else self._trial(recommended),
+            trials=tuple(self._trial(each) for each in settings),
+            n_built=int(self._halves.build.sum()),
+            n_confirmed=len(confirming),
+            least_gain=least_gain(len(np.unique(confirming)), self._settings.alpha),
         )
 
-    def _strengths(self, strategy: Strategy) -> tuple[float, ...]:
-        """Strengths tried: all of them under `auto` and for G, else the one that was set."""
-        settings = self._settings
-        if settings.strategy == "auto" or strategy == "G":
-            return tuple(sorted({*settings.strengths, settings.strength}))
-        return (settings.strength,)
+    def _parts(self, runner: Arms) -> Halves:
+        if self._settings.chooses:
+            return Halves.of(runner.groups, self._settings.seed)
+        return Halves.whole(len(runner.groups))
 
     def _features(self, strategy: Strategy) -> tuple[Feature, ...]:
         if strategy == "S":
@@ -142,61 +169,116 @@ class Searcher:
         """Compare sets at strengths with the baseline, those not tried before, all together."""
         new = {_key(*setting): setting for setting in settings if _key(*setting) not in self._tried}
         steerings = [self._steering(*setting) for setting in new.values()]
-        comparisons = self._runner.compare(steerings, f"{len(new)} settings")
-        self._tried.update(zip(new, comparisons, strict=True))
+        outcomes = self._runner.outcomes(steerings, f"{len(new)} settings")
+        self._tried.update(zip(new, outcomes, strict=True))
 
     def _gain(self, features: Sequence[Feature], strength: float) -> float:
+        """The change of accuracy on the samples that sets are built on."""
         self._try([(features, strength)])
-        return self._tried[_key(features, strength)].delta.value
+        outcomes = self._tried[_key(features, strength)]
+        return outcomes.comparison(self._halves.build).delta.value
 
     def _trial(self, setting: Setting) -> Trial:
         """What is recorded of a setting that was tried."""
-        comparison = self._tried[setting.key]
+        comparison = self._tried[setting.key].comparison()
+        asked = list(self._confirmed)
+        before = asked[: asked.index(setting) + 1] if setting in asked else []
         return Trial(
             strategy=setting.strategy,
             strength=setting.strength,
             features=tuple(feature.key for feature in setting.features),
             steered=comparison.steered,
             delta=comparison.delta,
-            p_adjusted=bonferroni(comparison.delta.p_value, len(self._tried)),
+            p_adjusted=max((self._confirmed[each].p_value for each in before), default=1.0),
             side_effects=comparison.side_effects,
-            guards=self._guarded.get(setting.key, {}),
+            guards=self._guard_accuracies(setting),
+            confirmed=self._confirmed.get(setting),
         )
 
-    def _recommend(self, settings: Sequence[Setting]) -> Setting | None:
-        """The best on the select split that is significant there and harms no guard."""
-        for setting in sorted(settings, key=self._preference):
-            trial = self._trial(setting)
-            if trial.delta.value <= 0 or trial.p_adjusted >= self._settings.alpha:
-                continue
-            if not self._harms(setting):
+    def _best_of_strategies(self, settings: Sequence[Setting]) -> dict[Strategy, Setting]:
+        """Each strategy's best setting on what builds, of those that harmed no guard there."""
+        gaining = [s for s in settings if s.features and self._gain(s.features, s.strength) > 0]
+        self._guard(gaining)
+        best: dict[Strategy, Setting] = {}
+        for setting in sorted(gaining, key=self._preference):
+            if setting.strategy not in best and not self._loses(setting):
+                best[setting.strategy] = setting
+        return best
+
+    def _confirm(self, candidates: Sequence[Setting]) -> Setting | None:
+        """The first that is significant where it was not chosen, and harms no guard there."""
+        for setting in candidates:
+            found = self._tried[setting.key].comparison(self._halves.confirm).delta
+            if not self._halves.apart:  # P was built on these samples
+                p_value = bonferroni(found.p_value, len(self._tried))
+                found = replace(found, p_value=p_value)
+            self._confirmed[setting] = found
+            if found.value <= 0 or found.p_value >= self._settings.alpha:
+                return None
+            if not self._trial(setting).harmed(self._settings.guard_tolerance):
                 return setting
         return None
 
-    def _strongest_unharmful(self, settings: Sequence[Setting]) -> Steering:
-        """A set at its best strength that no guard vetoes; without features if there is none."""
-        for setting in sorted(settings, key=self._preference):
-            if self._tried[setting.key].delta.value > 0 and not self._harms(setting):
-                return self._steering(setting.features, setting.strength)
-        return self._steering((), self._settings.strength)
+    def _guard(self, settings: Sequence[Setting]) -> None:
+        """Run the guard tasks under settings that they were not run under before."""
+        new = {each.key: each for each in settings if each.key not in self._guarded}
+        steerings = [self._steering(each.features, each.strength) for each in new.values()]
+        for key in new:
+            self._guarded[key] = {}
+        for runner in self._guards if new else ():
+            outcomes = runner.outcomes(steerings, f"guard, {len(new)} settings")
+            for key, each in zip(new, outcomes, strict=True):
+                self._guarded[key][runner.task.name] = each
 
-    def _harms(self, setting: Setting) -> bool:
-        """Whether a guard task loses too much; guards are run if they were not."""
+    def _loses(self, setting: Setting) -> bool:
+        """Whether a guard task lost more than is tolerated where sets are built."""
+        return any(
+            found.comparison(self._parts(runner).build).delta.value
+            < -self._settings.guard_tolerance - 1e-9
+            for runner in self._guards
+            for found in [self._guarded[setting.key][runner.task.name]]
+        )
+
+    def _guard_accuracies(self, setting: Setting) -> dict[str, GuardAccuracy]:
+        """What guard tasks lost, and may have lost by what nothing was chosen on."""
         if setting.key not in self._guarded:
-            steering = self._steering(setting.features, setting.strength)
-            self._guarded[setting.key] = {
-                runner.task.name: GuardAccuracy(
-                    comparison.baseline.accuracy, comparison.steered.accuracy
-                )
-                for runner in self._guards
-                for comparison in runner.compare([steering], "guard")
-            }
-        return bool(self._trial(setting).harmed(self._settings.guard_tolerance))
+            return {}
+        tolerance = self._settings.guard_tolerance
+        found = {}
+        for runner in self._guards:
+            outcomes = self._guarded[setting.key][runner.task.name]
+            whole, part = outcomes.comparison(), self._parts(runner).confirm
+            groups = len(np.unique(runner.groups[part]))
+            enough = 0 < tolerance < 1 and groups >= samples_without_loss(tolerance)
+            found[runner.task.name] = GuardAccuracy(
+                whole.baseline.accuracy,
+                whole.steered.accuracy,
+                outcomes.comparison(part).delta.most_lost
+                if enough and setting in self._confirmed
+                else None,
+                None if enough or not 0 < tolerance < 1 else 2 * samples_without_loss(tolerance),
+            )
+        return found
 
     def _preference(self, setting: Setting) -> tuple[float, int, float]:
-        """Sorts the better first: higher accuracy, then fewer features, then lower strength."""
-        accuracy = self._tried[setting.key].steered.accuracy
-        return -accuracy, len(setting.features), setting.strength
+        """Sorts the better first: larger gain, then fewer features, then lower strength."""
+        gain = self._gain(setting.features, setting.strength)
+        return -gain, len(setting.features), setting.strength
+
+
+def least_gain(samples: int, alpha: float) -> float:
+    """The smallest gain that the exact paired test calls significant, where nothing gets worse.
+
+    k samples that improve have a p-value of 2^(1-k), so that it takes 1 + log2(1 / alpha) of them.
+
+    Args:
+        samples: to confirm on; of samples that belong together, the groups.
+        alpha: significance level.
+    """
+    if not 0 < alpha < 1:
+        return 0.0 if alpha else math.inf
+    fewest = math.floor(1 + math.log2(1 / alpha)) + 1
+    return fewest / max(samples, 1)
 
 
 def _key(features: Sequence[Feature], strength: float) -> Key:

@@ -15,10 +15,11 @@ from corrsteer.execution.units import IN_PROCESS, Execution, fingerprint
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.sae_placement import choose_handles
 from corrsteer.method.arms import ArmRunner, runners_of
-from corrsteer.method.controls import random_controls
+from corrsteer.method.controls import random_controls, searched
 from corrsteer.method.evaluation import evaluate_on
-from corrsteer.method.fit import fit_with
+from corrsteer.method.fit import fit_with, spent
 from corrsteer.method.provenance import provenance_of
+from corrsteer.method.splitting import SelectSplit
 from corrsteer.progress import Progress
 from corrsteer.runs.document import run_document
 from corrsteer.runs.evaluation import Evaluation
@@ -78,13 +79,14 @@ def train(
     claim_folder(out)
     tasks = (task, *guards) if steps.evaluated else ()
     runners = runners_of(lm, tasks, "test", settings.test_limit, settings, execution)
+    collected = load_run(steps.collected) if steps.collected else None
     watch = watch or Stopwatch()
     run = fit_with(
         lm,
         task,
         guards,
         settings,
-        collected=load_run(steps.collected) if steps.collected else None,
+        collected=collected,
         execution=execution,
         watch=watch,
     )
@@ -94,7 +96,9 @@ def train(
         _look_up(run, execution.progress)
     if steps.evaluated:
         with watch.timing("evaluate"):
-            evaluation = _evaluate(run, lm, runners)
+            own = spent(task, settings, collected)
+            select = SelectSplit.of(lm, own, settings, execution)
+            evaluation = _evaluate(run, lm, runners, select)
             comparisons = runners[0].compare(list(run.candidates.values()), "strategies")
             strategies = dict(zip(run.candidates, comparisons, strict=True))
         run.predictions = evaluation.predictions
@@ -134,9 +138,12 @@ def _look_up(run: Run, progress: Progress) -> None:
     run.features = run.steering.features
 
 
-def _evaluate(run: Run, lm: LanguageModel, runners: Sequence[ArmRunner]) -> Evaluation:
-    """The run's steering with its random controls and guards."""
+def _evaluate(
+    run: Run, lm: LanguageModel, runners: Sequence[ArmRunner], select: SelectSplit
+) -> Evaluation:
+    """The run's steering with its random controls, which had the same search, and its guards."""
     controls = draw_controls(run.steering, run.statistics, lm, run.settings)
+    controls = searched(controls, select, run.settings)
     return evaluate_on(runners[0], run.steering, controls, runners[1:])
 
 

@@ -113,8 +113,8 @@ class Findings:
                 "not-evaluated",
                 "Nothing to judge: this is a steering alone, without the run that made it.",
             )
-        settings, counts = self.run.settings, self.run.counts
-        return judge(self.run.search, None, settings.guard_tolerance, counts.shard)
+        run = self.run
+        return judge(run.search, None, run.features, run.settings, run.counts.shard)
 
     @property
     def tone(self) -> Literal["good", "doubtful", "open"]:

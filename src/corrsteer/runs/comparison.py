@@ -52,6 +52,41 @@ class Comparison:
     unscored: int
 
 
+@dataclass(frozen=True)
+class PairedOutcomes:
+    """Two arms' outcomes on the same samples; NaN where a reply could not be judged.
+
+    Attributes:
+        before: outcomes without steering; `after`: with it.
+        same: whether both arms gave the same text.
+        groups: a label a sample, the same for samples that belong together; None where none do.
+    """
+
+    before: Outcomes
+    after: Outcomes
+    same: NDArray[np.bool_]
+    groups: Labels | None = None
+
+    def comparison(self, rows: NDArray[np.bool_] | None = None) -> Comparison:
+        """The comparison over some samples, or all.
+
+        Raises:
+            InsufficientDataError: no sample could be judged in both arms.
+        """
+        if rows is None:
+            return paired(self.before, self.after, self.same, self.groups)
+        groups = None if self.groups is None else self.groups[rows]
+        return paired(self.before[rows], self.after[rows], self.same[rows], groups)
+
+
+def outcomes_of(
+    baseline: Responses, steered: Responses, groups: Labels | None = None
+) -> PairedOutcomes:
+    """The outcomes of two arms on the same samples in the same order."""
+    same = [a == b for a, b in zip(baseline.texts, steered.texts, strict=True)]
+    return PairedOutcomes(baseline.outcomes, steered.outcomes, np.array(same, dtype=bool), groups)
+
+
 def compare(baseline: Responses, steered: Responses, groups: Labels | None = None) -> Comparison:
     """The comparison of two arms on the same samples in the same order.
 
@@ -63,10 +98,7 @@ def compare(baseline: Responses, steered: Responses, groups: Labels | None = Non
     Raises:
         InsufficientDataError: no sample could be judged in both.
     """
-    same: NDArray[np.bool_] = np.array(
-        [a == b for a, b in zip(baseline.texts, steered.texts, strict=True)], dtype=bool
-    )
-    return paired(baseline.outcomes, steered.outcomes, same, groups)
+    return outcomes_of(baseline, steered, groups).comparison()
 
 
 def paired(

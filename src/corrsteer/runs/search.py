@@ -15,10 +15,26 @@ from corrsteer.stats.metrics import Accuracy, Delta, SideEffects
 
 @dataclass(frozen=True)
 class GuardAccuracy:
-    """Accuracy on a guard task's select split, without and with a steering."""
+    """Accuracy on a guard task's select split, without and with a steering.
+
+    Attributes:
+        baseline, steered: over the whole split.
+        most_lost: upper confidence limit of the loss on the samples that it was confirmed on; None
+            where the setting was not confirmed there, and in runs from before it was.
+        needed: samples that could rule out a loss beyond the tolerance, where the split has too
+            few; else None.
+    """
 
     baseline: float
     steered: float
+    most_lost: float | None = None
+    needed: int | None = None
+
+    def harmed(self, tolerance: float) -> bool:
+        """Whether more than the tolerance was lost, or such a loss cannot be ruled out."""
+        # a hair of slack, so that a loss of exactly the tolerance is tolerated in floating point
+        lost = self.baseline - self.steered if self.most_lost is None else self.most_lost
+        return lost > tolerance + 1e-9
 
 
 @dataclass(frozen=True)
@@ -30,9 +46,12 @@ class Trial:
         strength: it was tried at.
         features: hook point and latent of each feature.
         steered: accuracy with the steering; `delta`: its change from the baseline.
-        p_adjusted: p-value of the change times the number of trials (Bonferroni), at most 1.
+        p_adjusted: p-value of the change on samples that neither built nor chose the setting, for
+            the settings that were confirmed there; 1 for the others. In runs from before there was
+            a part to confirm on, the p-value on all times the number of trials.
         side_effects: what became of each sample.
         guards: guard task -> its accuracies; empty if they were not tried.
+        confirmed: the change on the samples kept for it; None where it was not asked.
     """
 
     strategy: Strategy
@@ -43,6 +62,7 @@ class Trial:
     p_adjusted: float
     side_effects: SideEffects
     guards: Mapping[str, GuardAccuracy] = field(default_factory=dict)
+    confirmed: Delta | None = None
 
     @property
     def setting(self) -> tuple[Strategy, float, tuple[tuple[str, int], ...]]:
@@ -50,13 +70,8 @@ class Trial:
         return self.strategy, self.strength, self.features
 
     def harmed(self, tolerance: float) -> tuple[str, ...]:
-        """Guard tasks that lost more accuracy than the tolerance."""
-        # a hair of slack, so that a loss of exactly the tolerance is tolerated in floating point
-        return tuple(
-            name
-            for name, guard in self.guards.items()
-            if guard.baseline - guard.steered > tolerance + 1e-9
-        )
+        """Guard tasks that lost more accuracy than the tolerance, or may have."""
+        return tuple(name for name, guard in self.guards.items() if guard.harmed(tolerance))
 
 
 @dataclass(frozen=True)
@@ -68,12 +83,25 @@ class SearchRecord:
         baseline: accuracy there without steering.
         recommended: the trial that is recommended, or None.
         trials: every set and strength that could have been.
+        n_built: samples that sets and strengths were built and chosen on; 0 in runs from before
+            they were kept apart.
+        n_confirmed: samples that the best were confirmed on.
+        least_gain: the smallest gain that could be significant on them, which is where nothing
+            gets worse; above 1 where none could. None in runs from before it was worked out.
     """
 
     comparisons: int
     baseline: Accuracy
     recommended: Trial | None
     trials: tuple[Trial, ...]
+    n_built: int = 0
+    n_confirmed: int = 0
+    least_gain: float | None = None
+
+    @property
+    def candidates(self) -> tuple[Trial, ...]:
+        """Trials that were confirmed, or not, on the samples kept for it."""
+        return tuple(trial for trial in self.trials if trial.confirmed is not None)
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,16 @@ Changes when a verdict follows another rule. Every place that says what came of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from corrsteer.features import Feature
 from corrsteer.runs.comparison import Comparison
 from corrsteer.runs.evaluation import Evaluation
-from corrsteer.runs.search import SearchRecord, Trial
+from corrsteer.runs.search import GuardAccuracy, SearchRecord, Trial
+from corrsteer.settings import FitSettings
 from corrsteer.stats.metrics import Delta
 
 Kind = Literal[
@@ -67,10 +70,15 @@ _LEADS: Mapping[str, Kind] = {
 """How sentences begin in runs that were written before verdicts had a kind."""
 
 
+WORTHWHILE = 0.05
+"""A gain below which nobody would steer: where larger ones are ruled out, there is no effect."""
+
+
 def judge(
     search: SearchRecord | None,
     evaluation: Evaluation | None,
-    tolerance: float,
+    features: Sequence[Feature],
+    settings: FitSettings,
     shard: str | None = None,
 ) -> Verdict:
     """The verdict on a run.
@@ -78,7 +86,8 @@ def judge(
     Args:
         search: what was tried on the select split, or None where nothing was.
         evaluation: of the run's steering on the test split, or None.
-        tolerance: accuracy that a guard task may lose.
+        features: of that steering.
+        settings: of the fit.
         shard: which part of the fit samples the run is, or None.
     """
     if shard is not None:
@@ -92,30 +101,81 @@ def judge(
         )
     chosen = search.recommended
     if chosen is None:
-        return Verdict(
-            "no-effect",
-            "No reliable effect: no setting tried is significantly above the baseline on the "
-            "select split without harming a guard task.",
-            _vetoes(search.trials, tolerance),
-        )
-    setting = f"strategy {chosen.strategy} at strength {chosen.strength:g}"
+        return _nothing_recommended(search, settings)
+    setting = named(chosen)
     if evaluation is None:
         return Verdict(
             "not-evaluated",
             f"Recommended on the select split: {setting}; not evaluated on the test split yet.",
         )
-    change = f"{setting} changes test accuracy by {in_points(evaluation.delta)}"
+    return _evaluated(setting, evaluation, features, settings)
+
+
+def _nothing_recommended(search: SearchRecord, settings: FitSettings) -> Verdict:
+    """Why nothing is recommended: no effect, one that could not have been seen, or a guard's."""
+    vetoes = _vetoes(search.trials, settings.guard_tolerance)
+    if search.least_gain is None:
+        return Verdict(
+            "no-effect",
+            "No reliable effect: no setting tried is significantly above the baseline on the "
+            "select split without harming a guard task.",
+            vetoes,
+        )
+    least, n = search.least_gain, search.n_confirmed
+    asked = [trial for trial in search.trials if trial.confirmed is not None]
+    best = max(asked or search.trials, key=lambda trial: (trial.confirmed or trial.delta).value)
+    change = best.confirmed or best.delta
+    if asked and change.value > 0 and change.p_value < settings.alpha:
+        return Verdict(
+            "harms-guard",
+            f"Nothing is recommended: {named(best)} changes accuracy by {in_points(change)} on "
+            f"the {n} select samples kept to confirm it, but a guard task speaks against it.",
+            vetoes,
+        )
+    seen = f"a gain below {100 * least:.0f} points could not have been significant there"
+    if least > 1:
+        seen = "so few samples cannot show any gain"
+    told = (
+        f"{named(best)} changes accuracy by {in_points(change)} on the {n} select samples kept "
+        "to confirm it"
+        if asked
+        else "no setting gained anything where settings are chosen"
+    )
+    reasons = (seen, *vetoes)
+    if least <= WORTHWHILE and change.ci[1] < WORTHWHILE:
+        return Verdict("no-effect", f"No reliable effect: {told}.", reasons)
+    needed = math.ceil(2 * least * n / WORTHWHILE)
+    more = f"{needed:,} select samples or more would show a gain of {100 * WORTHWHILE:.0f} points"
+    return Verdict("cannot-tell", f"Cannot tell: {told}, which may be chance.", (*reasons, more))
+
+
+def _evaluated(
+    setting: str, evaluation: Evaluation, features: Sequence[Feature], settings: FitSettings
+) -> Verdict:
+    """The verdict on a recommended setting by the test split."""
+    delta, alpha, tolerance = evaluation.delta, settings.alpha, settings.guard_tolerance
+    change = f"{setting} changes test accuracy by {in_points(delta)}"
     losses = guard_losses(evaluation.guards, tolerance)
-    if evaluation.delta.ci[0] <= 0:
+    open_guards = _open_guards(evaluation.guards, tolerance)
+    unsure = tuple(
+        f"feature {feature.layer}/{feature.latent} may go with the outcome by chance "
+        f"(adjusted p {feature.p_adjusted:.2g})"
+        for feature in features
+        if feature.p_adjusted >= alpha
+    )
+    if delta.value <= 0 or delta.p_value >= alpha:
         return Verdict("cannot-tell", f"Not confirmed: {change}, which may be nothing.", losses)
     if losses:
         return Verdict("harms-guard", f"Harms a guard task: {change}, but {losses[0]}.", losses)
+    if features and len(unsure) == len(features):
+        text = f"Not attributable: {change}, but every feature may go with the outcome by chance."
+        return Verdict("not-attributable", text, (*unsure, *open_guards))
     if evaluation.controls and max(evaluation.controls) >= evaluation.steered.accuracy:
-        return Verdict(
-            "not-attributable",
-            f"Not specific: {change}, but a random control of the same size does as well.",
+        text = (
+            f"Not specific: {change}, but a random control found by the same search does as well."
         )
-    return Verdict("helps", f"Steering helps: {change}.")
+        return Verdict("not-attributable", text, (*unsure, *open_guards))
+    return Verdict("helps", f"Steering helps: {change}.", (*unsure, *open_guards))
 
 
 def judge_tuning(evaluation: Evaluation, tolerance: float) -> Verdict:
@@ -152,14 +212,29 @@ def why(setting: Trial | None, recommended: Trial | None, alpha: float, toleranc
         return "recommended"
     harmed = _vetoes([setting], tolerance)
     if harmed:
-        return harmed[0]
+        return "loses " + harmed[0].partition(" loses ")[2]
     if setting.delta.value <= 0:
         return "gains nothing on the select split"
-    if setting.p_adjusted >= alpha:
-        return f"its gain on the select split may be chance (adjusted p {setting.p_adjusted:.2g})"
+    if setting.confirmed is not None and setting.p_adjusted >= alpha:
+        return f"its gain on the select split may be chance (p {setting.p_adjusted:.2g})"
     if recommended is not None:
         return f"{recommended.strategy} x {recommended.strength:g} does better on the select split"
     return "was not checked further"
+
+
+def named(trial: Trial) -> str:
+    """A setting in words."""
+    return f"strategy {trial.strategy} at strength {trial.strength:g}"
+
+
+def _open_guards(guards: Mapping[str, Comparison], tolerance: float) -> tuple[str, ...]:
+    """Guard tasks on whose test split a loss beyond the tolerance cannot be ruled out."""
+    return tuple(
+        f"guard {name} may lose up to {100 * guard.delta.most_lost:.1f} points "
+        f"({guard.baseline.n} samples)"
+        for name, guard in guards.items()
+        if guard.delta.value >= -tolerance - 1e-9 and guard.delta.most_lost > tolerance
+    )
 
 
 def guard_losses(guards: Mapping[str, Comparison], tolerance: float) -> tuple[str, ...]:
@@ -177,12 +252,15 @@ def in_points(delta: Delta) -> str:
     return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
 
 
-def _vetoes(trials: tuple[Trial, ...] | list[Trial], tolerance: float) -> tuple[str, ...]:
-    """What guard tasks lost by trials that were turned down for it."""
+def _vetoes(trials: Sequence[Trial], tolerance: float) -> tuple[str, ...]:
+    """What guard tasks lost, or may have lost, by trials that were turned down for it."""
     return tuple(
-        f"{trial.strategy} x {trial.strength:g} loses "
-        f"{100 * (guard.baseline - guard.steered):.1f} points on {name}"
+        f"{trial.strategy} x {trial.strength:g} loses {_lost(trial.guards[name])} on {name}"
         for trial in trials
         for name in trial.harmed(tolerance)
-        for guard in [trial.guards[name]]
     )
+
+
+def _lost(guard: GuardAccuracy) -> str:
+    points = f"{100 * (guard.baseline - guard.steered):.1f} points"
+    return points if guard.most_lost is None else f"{points} (or up to {100 * guard.most_lost:.1f})"

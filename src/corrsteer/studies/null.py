@@ -30,7 +30,7 @@ from corrsteer.method.ranking import Ranking, SAEPlace, rank
 from corrsteer.method.strategies import Searcher
 from corrsteer.progress import SILENT, Progress
 from corrsteer.runs.activation_log import ActivationLog
-from corrsteer.runs.comparison import Comparison, paired
+from corrsteer.runs.comparison import Comparison, PairedOutcomes
 from corrsteer.runs.steering import Steering
 from corrsteer.settings import FitSettings
 from corrsteer.stats.resampling import bootstrap_intervals
@@ -249,7 +249,7 @@ class Exchanged:
 
     Attributes:
         lm: the model.
-        task: the task; `samples`: those of its select split.
+        task: the task; `samples`: those of its select split; `groups`: a label each.
         known: what each steering did to each sample, kept between runs.
     """
 
@@ -257,7 +257,7 @@ class Exchanged:
         self.lm, self.task = runner.lm, runner.task
         self.known: dict[str, Arm] = {}
         self._runner = runner
-        self.samples = runner.samples
+        self.samples, self.groups = runner.samples, runner.groups
         self._new: dict[str, Arm] = {}
         self._swapped = np.zeros(len(runner.samples), dtype=bool)
 
@@ -271,8 +271,10 @@ class Exchanged:
         news, self._new = self._new, {}
         return news
 
-    def compare(self, steerings: Sequence[Steering], name: str = "steered") -> list[Comparison]:
-        """Each steering beside the baseline, after the exchange."""
+    def outcomes(
+        self, steerings: Sequence[Steering], name: str = "steered"
+    ) -> list[PairedOutcomes]:
+        """Each steering's outcomes with the baseline's, after the exchange."""
         baseline = self._runner.baseline  # first, so that a continued study batches alike
         keys = [_arm_key(steering) for steering in steerings]
         missing = {key: s for key, s in zip(keys, steerings, strict=True) if key not in self.known}
@@ -284,12 +286,16 @@ class Exchanged:
             self.known[key] = self._new[key] = (outcomes, same)
         return [self._exchanged(baseline.outcomes, *self.known[key]) for key in keys]
 
+    def compare(self, steerings: Sequence[Steering], name: str = "steered") -> list[Comparison]:
+        """Each steering beside the baseline, after the exchange."""
+        return [each.comparison() for each in self.outcomes(steerings, name)]
+
     def _exchanged(
         self, baseline: Floats, outcomes: list[float | None], same: list[bool]
-    ) -> Comparison:
+    ) -> PairedOutcomes:
         steered = np.array(outcomes, dtype=np.float64)
         swapped = self._swapped
-        return paired(
+        return PairedOutcomes(
             np.where(swapped, steered, baseline),
             np.where(swapped, baseline, steered),
             np.array(same, dtype=bool),

@@ -74,6 +74,7 @@ class StudySettings:
         """The settings of a main run, with some changed."""
         own = {
             "samples": self.samples,
+            "least_select": 0,  # the paper's own splits
             "val_limit": self.val_limit,
             "test_limit": self.test_limit,
             "permutations": self.permutations,
