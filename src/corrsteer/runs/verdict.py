@@ -163,10 +163,14 @@ def _evaluated(
         for feature in features
         if feature.p_adjusted >= alpha
     )
-    if delta.value <= 0 or delta.p_value >= alpha:
-        return Verdict("cannot-tell", f"Not confirmed: {change}, which may be nothing.", losses)
     if losses:
         return Verdict("harms-guard", f"Harms a guard task: {change}, but {losses[0]}.", losses)
+    if delta.value < 0 and delta.p_value < alpha:
+        return Verdict("harms", f"Steering harms: {change}.", open_guards)
+    if delta.value <= 0 or delta.p_value >= alpha:
+        return Verdict(
+            "cannot-tell", f"Not confirmed: {change}, which may be nothing.", open_guards
+        )
     if features and len(unsure) == len(features):
         text = f"Not attributable: {change}, but every feature may go with the outcome by chance."
         return Verdict("not-attributable", text, (*unsure, *open_guards))

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+import corrsteer as cs
+from corrsteer.method.splitting import Halves, topped_up
+from corrsteer.method.strategies import least_gain
+from corrsteer.runs.search import GuardAccuracy
+from corrsteer.samples import Sample, group_ids
+from corrsteer.scoring.rules import RULES
+from corrsteer.settings import FitSettings
+from corrsteer.tasks import Task
+
+
+def task(n_fit, n_select, per_group=1):
+    def samples(name, n):
+        return tuple(
+            Sample(f"{name}{i}", f"{name} {i}", ("x",), group=f"{name}{i // per_group}")
+            for i in range(n)
+        )
+
+    parts = samples("f", n_fit), samples("s", n_select), samples("t", 9)
+    return Task("t", *parts, RULES["exact"], 1)
+
+
+def test_a_small_select_split_is_topped_up_from_the_fit_split():
+    before = task(108, 12, per_group=4)
+    after = topped_up(before, FitSettings())
+    assert len(after.fit) + len(after.select) == 120
+    assert 66 <= len(after.select) <= 69
+    assert {s.group for s in after.fit}.isdisjoint({s.group for s in after.select})
+    assert after.test == before.test
+    assert topped_up(after, FitSettings()) == after  # as often as one likes
+    assert topped_up(before, FitSettings(seed=1)).fit != after.fit
+
+
+def test_nothing_is_moved_where_it_is_not_asked_for_or_would_not_help():
+    for before, settings in (
+        (task(1000, 250), FitSettings()),
+        (task(108, 12), FitSettings(least_select=0)),
+        (task(108, 12), FitSettings(val_limit=12)),
+        (task(40, 12), FitSettings()),
+    ):
+        assert topped_up(before, settings) is before
+
+
+def test_halves_keep_groups_whole():
+    groups = np.array(group_ids(task(60, 1, per_group=5).fit))
+    halves = Halves.of(groups, seed=3)
+    assert halves.apart
+    assert halves.build.sum() == halves.confirm.sum() == 30
+    assert set(groups[halves.build]).isdisjoint(groups[halves.confirm])
+    assert not Halves.whole(4).apart
+
+
+@pytest.mark.parametrize(("n", "least"), [(60, 0.1), (12, 0.5), (4, 1.5)])
+def test_the_least_gain_is_that_of_the_exact_test(n, least):
+    assert least_gain(n, 0.05) == pytest.approx(least)
+
+
+def test_a_loss_that_may_be_too_large_is_a_loss():
+    assert GuardAccuracy(0.9, 0.89, most_lost=0.05).harmed(0.03)
+    assert not GuardAccuracy(0.9, 0.89, most_lost=0.02).harmed(0.03)
+    assert GuardAccuracy(0.9, 0.8).harmed(0.03)
+    assert not GuardAccuracy(0.9, 0.87, needed=200).harmed(0.03)
+
+
+def test_a_fit_says_where_it_built_and_confirmed(lm, task_file):
+    from conftest import SCORER
+
+    own = cs.load_task(task_file, scorer=SCORER, max_new_tokens=6)
+    search = cs.fit(lm, own).search
+    assert (search.n_built, search.n_confirmed) == (30, 12)
+    assert search.least_gain == pytest.approx(0.5)
+    assert all(trial.confirmed is None or trial.p_adjusted <= 1 for trial in search.trials)
