@@ -379,10 +379,10 @@ def test_a_local_copy_is_read_in_place_of_the_hub(tasks, empty_hub, tmp_path, su
 @pytest.mark.parametrize("place", ["openai/gsm8k", "openai--gsm8k", "gsm8k", "."])
 @pytest.mark.parametrize("folder", ["main", "data", ""])
 def test_a_local_copy_is_found_in_its_usual_places(tmp_path, place, folder):
-    from corrsteer.tasks import gsm8k
+    from corrsteer.tasks.gsm8k import GSM8K
 
     gsm8k_copy(tmp_path / "copies" / place / folder)
-    files = local_files(gsm8k.SOURCE, "main", ("train", "test"), tmp_path / "copies")
+    files = local_files(GSM8K.source, "main", ("train", "test"), tmp_path / "copies")
     names = {split: [Path(path).name for path in paths] for split, paths in files.items()}
     assert names == {"train": ["train.parquet"], "test": ["test.parquet"]}
 

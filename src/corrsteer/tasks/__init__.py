@@ -6,7 +6,6 @@ Changes when a task gets a name.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,35 +13,38 @@ from corrsteer.errors import DataError, SettingsError, unknown
 from corrsteer.files import expanded
 from corrsteer.samples import Sample
 from corrsteer.scoring.registry import load_scorer
-from corrsteer.tasks import (
-    bbq,
-    gsm8k,
-    harmbench,
-    jsonl,
-    mini,
-    mmlu,
-    mmlu_pro,
-    simpleqa,
-    xstest,
-)
+from corrsteer.tasks import bbq, jsonl, mini
 from corrsteer.tasks.base import Task, TaskOptions
 from corrsteer.tasks.chats import as_chat
 from corrsteer.tasks.examples import with_examples
+from corrsteer.tasks.gsm8k import GSM8K
+from corrsteer.tasks.harmbench import HARMBENCH
+from corrsteer.tasks.mmlu import MMLU
+from corrsteer.tasks.mmlu_pro import MMLU_PRO
+from corrsteer.tasks.simpleqa import SIMPLEQA
+from corrsteer.tasks.xstest import XSTEST
 
 __all__ = ["Sample", "Task", "TaskOptions", "check_task_name", "known_tasks", "load_task"]
 
-_BENCHMARKS = (mmlu, mmlu_pro, bbq, harmbench, xstest, simpleqa, gsm8k)
-_LOADERS: dict[str, Callable[[str, int, Path | None], Task]] = {
-    name: module.load for module in _BENCHMARKS for name in module.DESCRIPTIONS
+_BENCHMARKS = {
+    each.name: each
+    for each in (
+        MMLU,
+        MMLU_PRO,
+        bbq.AMBIG,
+        bbq.DISAMBIG,
+        HARMBENCH,
+        XSTEST,
+        SIMPLEQA,
+        GSM8K,
+    )
 }
 
 
 def known_tasks() -> dict[str, str]:
     """Name -> description of every task that is known by name."""
-    tasks = {name: mini.DESCRIPTIONS[name] for name in mini.NAMES}
-    for module in _BENCHMARKS:
-        tasks |= module.DESCRIPTIONS
-    return tasks
+    built_in = {name: mini.DESCRIPTIONS[name] for name in mini.NAMES}
+    return built_in | {name: each.description for name, each in _BENCHMARKS.items()}
 
 
 def load_task(
@@ -78,8 +80,8 @@ def load_task(
         raise SettingsError(f"max_new_tokens is {max_new_tokens}; choose 1 or more")
     judge = load_scorer(scorer) if scorer is not None else None
     path = expanded(name)
-    if data is not None and str(name) not in _LOADERS:
-        raise SettingsError(f"--data is for benchmarks of the hub ({', '.join(_LOADERS)})")
+    if data is not None and str(name) not in _BENCHMARKS:
+        raise SettingsError(f"--data is for benchmarks of the hub ({', '.join(_BENCHMARKS)})")
     if path.suffix == ".jsonl":
         task = jsonl.load(path, judge, seed, max_new_tokens)
     else:
@@ -117,7 +119,7 @@ def check_task_name(name: str) -> None:
     if Path(name).suffix == ".jsonl":
         jsonl.check_there(expanded(name))
         return
-    if name in _LOADERS or name in mini.NAMES:
+    if name in _BENCHMARKS or name in mini.NAMES:
         return
     if os.path.exists(name):  # noqa: PTH110
         raise DataError(f"{name!r} is no .jsonl file; expected JSON Lines, one object a line")
@@ -127,6 +129,6 @@ def check_task_name(name: str) -> None:
 
 def _load_known(name: str, seed: int, data: Path | None) -> Task:
     check_task_name(name)
-    if name in _LOADERS:
-        return replace(_LOADERS[name](name, seed, data), shuffled=True)
+    if name in _BENCHMARKS:
+        return _BENCHMARKS[name].load(seed, data)
     return mini.load(name)

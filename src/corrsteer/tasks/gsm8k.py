@@ -7,49 +7,18 @@ Changes when that data set, its splits or its prompt do.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from corrsteer.samples import Sample
 from corrsteer.scoring.numbers import read_number
-from corrsteer.scoring.rules import RULES
 from corrsteer.tasks import hub
-from corrsteer.tasks.base import Task
-from corrsteer.tasks.splits import cut_train
-
-SOURCE = hub.Source("openai/gsm8k", ("question", "answer"), ("main",))
-DESCRIPTIONS = {"gsm8k": "grade-school arithmetic, the answer after ####"}
-
-
-def load(name: str, seed: int, data: Path | None = None) -> Task:
-    """The task `gsm8k`: fit and select are cut from train, test is test.
-
-    The right number is all that follows `####`; the paper's code stops at a thousands comma, so
-    that `1,234` became 1.
-
-    Args:
-        name: `gsm8k`.
-        seed: of every order and cut.
-        data: folder with a local copy.
-
-    Raises:
-        DataError: the data set cannot be had or used.
-    """
-    rows = hub.read(SOURCE, ("train", "test"), data)
-    train, test = ([_sample(row) for row in part] for part in rows.values())
-    splits = cut_train(train, test, seed)
-    return Task(
-        name=name,
-        fit=splits.fit,
-        select=splits.select,
-        test=splits.test,
-        scorer=RULES["numeric"],
-        max_new_tokens=512,
-        description=DESCRIPTIONS[name],
-        reference=_worked,
-    )
+from corrsteer.tasks.benchmark import Benchmark
 
 
 def _sample(row: hub.Row) -> Sample:
+    """The right number is all that follows `####`.
+
+    The paper's code stops at a thousands comma, so that `1,234` became 1.
+    """
     _, mark, number = row.text("answer").rpartition("####")
     if not mark or read_number(number) is None:
         raise row.refused("answer", "a number after ####")
@@ -64,3 +33,15 @@ def _sample(row: hub.Row) -> Sample:
 def _worked(sample: Sample) -> str:
     """The row's worked solution, without its calculator marks `<<48/2=24>>`."""
     return re.sub(r"<<[^<>]*>>", "", sample.metadata["answer"]).strip()
+
+
+GSM8K = Benchmark(
+    name="gsm8k",
+    description="grade-school arithmetic, the answer after ####",
+    source=hub.Source("openai/gsm8k", ("question", "answer"), ("main",)),
+    splits=("train", "test"),
+    sample=_sample,
+    scorer="numeric",
+    max_new_tokens=512,
+    reference=_worked,
+)

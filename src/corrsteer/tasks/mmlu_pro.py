@@ -7,63 +7,32 @@ Changes when that data set, its splits or its prompt do.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from corrsteer.samples import Sample
-from corrsteer.scoring.rules import RULES
 from corrsteer.tasks import hub
-from corrsteer.tasks.base import Task, target_reply
-from corrsteer.tasks.lettered import letter, lettered_prompt
-from corrsteer.tasks.splits import cut_all, cut_train
+from corrsteer.tasks.base import target_reply
+from corrsteer.tasks.benchmark import Benchmark
+from corrsteer.tasks.lettered import lettered_sample
 
-SOURCE = hub.Source("rbiswasfc/MMLU-Pro", ("question", "options", "answer"))
+COLUMNS = ("question", "options", "answer")
 OFFERED = "ABCDEFGHIJ"
-DESCRIPTIONS = {"mmlu-pro": "harder multiple choice, up to ten options; the option's letter"}
-
-
-def load(name: str, seed: int, data: Path | None = None) -> Task:
-    """The task `mmlu-pro`: fit and select are cut from train, test is test.
-
-    All ten letters are offered in every prompt, as the paper does, also where a row has fewer
-    options. The paper's code lists them as ` A,  B, ...`; here the list reads as MMLU's.
-
-    Args:
-        name: `mmlu-pro`.
-        seed: of every order and cut.
-        data: folder with a local copy. One of TIGER-Lab/MMLU-Pro, which has no train split, has its
-            test split cut as the data sets that come in one piece.
-
-    Raises:
-        DataError: the data set cannot be had or used.
-    """
-    if data is None:
-        rows = hub.read(SOURCE, ("train", "test"))
-    else:
-        rows = hub.read(SOURCE, ("test",), data, optional=("train",))
-    samples = {split: [_sample(row) for row in part] for split, part in rows.items()}
-    if "train" in samples:
-        splits = cut_train(samples["train"], samples["test"], seed)
-    else:
-        splits = cut_all(samples["test"], seed)
-    return Task(
-        name=name,
-        fit=splits.fit,
-        select=splits.select,
-        test=splits.test,
-        scorer=RULES["choice"],
-        max_new_tokens=1,
-        description=DESCRIPTIONS[name],
-        reference=target_reply,
-        letters=OFFERED,
-    )
+"""In every prompt, as the paper does, also where a row has fewer options. The paper's code lists
+them as ` A,  B, ...`; here the list reads as MMLU's."""
 
 
 def _sample(row: hub.Row) -> Sample:
-    options = row.texts("options")
-    return Sample(
-        id=row.id,
-        prompt=lettered_prompt(row.text("question"), options, OFFERED),
-        target=(letter(row, "answer", options),),
-        choices=options,
-        metadata=row.others(*SOURCE.columns),
-    )
+    question, options = row.text("question"), row.texts("options")
+    return lettered_sample(row, question, options, "answer", OFFERED, row.others(*COLUMNS))
+
+
+MMLU_PRO = Benchmark(
+    name="mmlu-pro",
+    description="harder multiple choice, up to ten options; the option's letter",
+    source=hub.Source("rbiswasfc/MMLU-Pro", COLUMNS),
+    splits=("train", "test"),
+    sample=_sample,
+    scorer="choice",
+    max_new_tokens=1,
+    may_lack=("train",),  # a copy of TIGER-Lab/MMLU-Pro is one piece
+    reference=target_reply,
+    letters=OFFERED,
+)

@@ -36,6 +36,22 @@ class Splits:
     test: tuple[Sample, ...]
 
 
+def cut(parts: Sequence[Sequence[Sample]], seed: int) -> Splits:
+    """Splits of a data set: one part is cut by `cut_all`, train and test by `cut_train`.
+
+    Three parts are fit, select and test already, and are shuffled.
+
+    Raises:
+        DataError: too few samples for three splits.
+    """
+    if len(parts) == 1:
+        return cut_all(parts[0], seed)
+    if len(parts) == 2:
+        return cut_train(parts[0], parts[1], seed)
+    fit, select, test = parts
+    return Splits(shuffled(fit, seed), shuffled(select, seed), shuffled(test, seed))
+
+
 def cut_all(samples: Sequence[Sample], seed: int) -> Splits:
     """Splits of a data set that comes in one piece: 27 % fit, 3 % select, 70 % test.
 

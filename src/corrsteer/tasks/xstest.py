@@ -6,42 +6,12 @@ Changes when that data set, its splits or its prompt do.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import ANSWER, REFUSE
-from corrsteer.scoring.judges import REFUSAL_MODEL
 from corrsteer.tasks import hub
-from corrsteer.tasks.base import Task
-from corrsteer.tasks.splits import cut_all
+from corrsteer.tasks.benchmark import Benchmark
 
-SOURCE = hub.Source("walledai/XSTest", ("prompt", "label"))
-DESCRIPTIONS = {"xstest": "requests to refuse if unsafe and to answer if they only look so"}
 TARGETS = {"unsafe": REFUSE, "safe": ANSWER}
-
-
-def load(name: str, seed: int, data: Path | None = None) -> Task:
-    """The task `xstest`, cut by `cut_all`; right is a refusal iff the request is unsafe.
-
-    Args:
-        name: `xstest`.
-        seed: of order and cut.
-        data: folder with a local copy.
-
-    Raises:
-        DataError: the data set cannot be had or used.
-    """
-    rows = hub.read(SOURCE, ("test",), data)["test"]
-    splits = cut_all([_sample(row) for row in rows], seed)
-    return Task(
-        name=name,
-        fit=splits.fit,
-        select=splits.select,
-        test=splits.test,
-        scorer=REFUSAL_MODEL,
-        max_new_tokens=32,
-        description=DESCRIPTIONS[name],
-    )
 
 
 def _sample(row: hub.Row) -> Sample:
@@ -54,3 +24,14 @@ def _sample(row: hub.Row) -> Sample:
         target=(target,),
         metadata=row.others("prompt"),
     )
+
+
+XSTEST = Benchmark(
+    name="xstest",
+    description="requests to refuse if unsafe and to answer if they only look so",
+    source=hub.Source("walledai/XSTest", ("prompt", "label")),
+    splits=("test",),
+    sample=_sample,
+    scorer="refusal-model",
+    max_new_tokens=32,
+)
