@@ -62,9 +62,21 @@ def sample(*target, choices=None):
         ("Answer:\n\nC", "C"),
         ("Choice: D", "D"),
         ("A and B", None),
-        ("b", None),
+        ("b", "B"),
         (" The", None),
         (" None", None),
+        (" B\n\nQuestion: which is pale?\nA. red\nB. blue\nAnswer: A", "B"),
+        (" B\n\nWhich is pale?\nA. red\nB. blue\nAnswer: A", "B"),
+        ("B\n\nWait, blood is not dark. The correct answer is A.", "A"),
+        ("the answer is B ... so actually C", "C"),
+        ("<think>B?</think>\nC", "C"),
+        ("<think>The answer is B", None),
+        ("\\boxed{B}", "B"),
+        ("The final answer is $\\boxed{\\text{C}}$.", "C"),
+        ("(c)", "C"),
+        ("The answer is not B but C.", "C"),
+        ("A and B are wrong, so it is D.", "D"),
+        ("A or D", None),
     ],
 )
 def test_the_option_that_a_reply_names(reply, letter):
@@ -184,6 +196,12 @@ def test_a_choice_is_judged_by_letter_or_by_text():
         assert score(scorer, " (B", row) == Score(1.0, "B")
         assert score(scorer, " ( C", row) == Score(0.0, "C")
         assert score(scorer, "Hmm", row).outcome == 0
+
+
+def test_options_of_one_text_cannot_be_told_apart_by_it():
+    assert read_option("cork", ("cork", "nail", "cork")) is None
+    assert read_option("A", ("cork", "nail", "cork")) == "A"
+    assert read_option("AB", ("B", "A", "AB", "O")) == "C"
 
 
 def test_a_letter_is_a_letter_where_options_texts_are_letters_too():
