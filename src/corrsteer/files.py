@@ -1,6 +1,6 @@
-"""Places in the file system, and writing files and folders there whole or not at all.
+"""Places in the file system, files and folders whole or not at all: written so, and read so.
 
-Changes when what must survive a crash or a full disk changes.
+Changes when what must survive a crash or a full disk changes, or what a whole checkpoint is.
 """
 
 from __future__ import annotations
@@ -8,16 +8,18 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from corrsteer.errors import ArtifactError
+from corrsteer.errors import ArtifactError, CorrSteerError
 
 UNFINISHED = ".partial"
 """How the names end of folders that keep unfinished work."""
@@ -240,3 +242,44 @@ def cannot_write(path: Path, error: OSError) -> ArtifactError:
     """The error for a place that cannot be written to."""
     remedy = "free some space" if error.errno == errno.ENOSPC else "choose another --out"
     return ArtifactError(f"cannot write {str(path)[:300]}: {error.strerror or error}; {remedy}")
+
+
+def check_weights(what: str, loaded: Mapping[str, Any], error: type[CorrSteerError]) -> None:
+    """Refuse a network of transformers that is not what its files say.
+
+    Args:
+        what: what the error calls it.
+        loaded: what transformers tells of its weights, by `output_loading_info=True` and
+            `ignore_mismatched_sizes=True`; weights that are tied to others are not missing there.
+        error: what to raise.
+
+    Raises:
+        CorrSteerError: weights are missing from its files, of another shape there, or unknown to
+            its class.
+    """
+    missing, unknown = loaded["missing_keys"], loaded["unexpected_keys"]
+    unknown = [key for key in unknown if not NO_WEIGHTS.search(key)]
+    misshapen = [
+        f"{key} {list(found)} in place of {list(expected)}"
+        for key, found, expected in loaded["mismatched_keys"]
+    ]
+    faults = {"lack": missing, "have misshapen": misshapen, "have unknown": unknown}
+    told = [f"{fault} weights {_first_few(keys)}" for fault, keys in faults.items() if keys]
+    if told:
+        raise error(
+            f"{what} is not what its files say: they {', and '.join(told)}; save the model again "
+            "from its own class, without wrappers, or download it again"
+        )
+
+
+NO_WEIGHTS = re.compile(
+    r"(?:^|\.)(?:masked_bias|attn\.bias|attention\.bias|rotary_emb\.inv_freq|position_ids"
+    r"|embed_positions)$"
+)
+"""Tensors of old checkpoints that are computed today: causal masks and tables of positions."""
+
+
+def _first_few(keys: Iterable[str], few: int = 3) -> str:
+    keys = sorted(keys)
+    more = f" and {len(keys) - few} more" if len(keys) > few else ""
+    return ", ".join(keys[:few]) + more

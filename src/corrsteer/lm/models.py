@@ -5,11 +5,13 @@ Changes when a model gets a name of its own, or is loaded in another way.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -21,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from corrsteer.errors import CorrSteerError, ModelError, SAEError
-from corrsteer.files import expanded, regular
+from corrsteer.files import check_weights, expanded, regular
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.decoding import Decoder, greedy, length_batches
 from corrsteer.lm.hooks import find_blocks
@@ -295,7 +297,7 @@ def load_model(
     at = {"revision": revision} if revision else {}
     tokenizer = _load(name, path, "AutoTokenizer", **at)
     weights = {"use_safetensors": True, "dtype": _dtype(dtype, where)}  # never a pickle
-    model = _load(name, path, "AutoModelForCausalLM", **weights, **placing, **at)
+    model = _load_network(name, path, revision, **weights, **placing)
     model = model.eval().requires_grad_(False)
     model = model if spread else model.to(where)
     lm = LanguageModel(
@@ -380,16 +382,49 @@ def find_saes(source: str, d_model: int, n_layers: int, hook_shift: int = 0) -> 
 
 
 def _load(name: str, path: str, kind: str, **options: Any) -> Any:
-    """A tokenizer or model by transformers, with its errors made ours."""
+    """A tokenizer, configuration or model by transformers, with its errors made ours."""
     check_model_name(name)
     import transformers
 
-    loader = getattr(transformers, kind)
+    with _loading(name, path):
+        return getattr(transformers, kind).from_pretrained(path, trust_remote_code=False, **options)
+
+
+def _load_network(name: str, path: str, revision: str | None, **options: Any) -> Any:
+    """The model of a hub id or folder; of an adapter, its base model with the adapter in it.
+
+    Raises:
+        ModelError: it cannot be loaded, or its files hold other weights than it has.
+    """
+    check_model_name(name)
+    from transformers.utils import cached_file, find_adapter_config_file
+
+    at = {"revision": revision} if revision else {}
+    told = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    with _loading(name, path):
+        adapter = find_adapter_config_file(path, **at)
+        config = json.loads(Path(adapter).read_text(encoding="utf-8")) if adapter else {}
+        base = config.get("base_model_name_or_path") or path
+        if base == path:
+            model, weights = _load(name, path, "AutoModelForCausalLM", **options, **told, **at)
+            check_weights(f"model {name[:300]!r}", weights, ModelError)
+            return model
+        cached_file(path, "adapter_model.safetensors", **at)  # or a pickle would do
+    model = _load_network(base, base, None, **options)
+    with _loading(name, path):
+        weights = model.load_adapter(path, adapter_kwargs=at)
+    check_weights(f"adapter {name[:300]!r}", vars(weights), ModelError)
+    return model
+
+
+@contextmanager
+def _loading(name: str, path: str) -> Iterator[None]:
+    """While inside, errors of transformers are made ours, and its deprecations are not heard."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # third-party deprecations
+            warnings.simplefilter("ignore")
             regular(Path(path))
-            return loader.from_pretrained(path, trust_remote_code=False, **options)
+            yield
     except CorrSteerError:
         raise
     except Exception as error:  # transformers raises many kinds for a model that is not there

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from corrsteer.errors import ScorerError
+from corrsteer.files import check_weights
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import ANSWER, REFUSE, Score
 
@@ -155,12 +156,10 @@ SEMANTIC = Semantic()
 def _classifier(model: str) -> tuple[Any, str]:
     """The classifier, and the label that it gives refusals."""
     with _quiet():
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+        from transformers import AutoTokenizer, pipeline
 
         try:
-            network = AutoModelForSequenceClassification.from_pretrained(
-                model, use_safetensors=True
-            )
+            network = _network(model)
             tokenizer = AutoTokenizer.from_pretrained(model)
         except (OSError, ValueError) as error:
             raise _unavailable("refusal-model", model, error, "refusal") from error
@@ -186,9 +185,25 @@ def _cross_encoder(model: str) -> Any:
                 "`pip install sentence-transformers`, or ask for the rule: --scorer contains"
             ) from error
         try:
+            _network(model)  # sentence-transformers does not tell what weights it drew at random
             return CrossEncoder(model, device=_device(), model_kwargs={"use_safetensors": True})
         except (OSError, ValueError) as error:
             raise _unavailable("semantic", model, error, "contains") from error
+
+
+def _network(model: str) -> Any:
+    """A sequence classifier, or what gives one similarity.
+
+    Raises:
+        ScorerError: its files hold other weights than it has.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    network, weights = AutoModelForSequenceClassification.from_pretrained(
+        model, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
+    )
+    check_weights(f"the judge {model}", weights, ScorerError)
+    return network
 
 
 def _device() -> str:
