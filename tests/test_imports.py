@@ -37,11 +37,19 @@ PRINTS = ("cli", "report")
 ROOMS_WITH_FILES = ("files", "lm", "tasks", "runs", "execution")
 ROOMS_WITH_FILES += ("studies", "report", "export", "demo", "cli")
 MAY_REACH = {
-    # sums kept before; the weights of judges
-    "files": (*ROOMS_WITH_FILES, "method/collect.py", "scoring/judges.py"),
+    # sums kept before, or in another run; the source of scorer functions; the weights of judges
+    "files": (
+        *(*ROOMS_WITH_FILES, "method/collect.py", "method/train.py", "method/provenance.py"),
+        *("scoring/registry.py", "scoring/judges.py"),
+    ),
     "processes": ("export/verify.py", "export/probes"),
     "network": (
-        *("lm/models.py", "scoring/judges.py", "runs/steering.py"),  # the hub's models
+        *(
+            "lm/models.py",
+            "lm/saes.py",
+            "scoring/judges.py",
+            "runs/steering.py",
+        ),  # the hub's models
         *("tasks/hub.py", "tasks/splits.py", "studies/fine_tuning.py"),  # its data sets
         "runs/explanations.py",  # Neuronpedia
         "execution/ray_workers.py",

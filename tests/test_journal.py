@@ -72,7 +72,7 @@ def test_what_is_no_journal_is_refused(tmp_path, content):
 
 def test_a_pipe_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "journal")
-    with pytest.raises(ArtifactError, match="it is not a file"):
+    with pytest.raises(ArtifactError, match="a pipe or a device, not a file"):
         Journal(tmp_path / "journal", HEADER)
 
 

@@ -317,7 +317,7 @@ def test_a_fit_to_what_was_collected_is_the_whole_fit(lm, task, saved, strategy)
     stages = Stages()
     after = cs.fit(
         lm,
-        replace(task, fit=()),
+        task,
         collected=cs.load_run(saved),
         strategy=strategy,
         batch_size=8,

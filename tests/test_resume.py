@@ -17,8 +17,11 @@ from corrsteer.execution.checkpoint import RESULTS_FILE, Checkpoint, unfinished
 from corrsteer.execution.units import Execution
 from corrsteer.lm.sae_placement import choose_handles, load_coders
 from corrsteer.method.collect import collect
-from corrsteer.method.train import identity, train
+from corrsteer.method.provenance import provenance_of
+from corrsteer.method.train import train
 from corrsteer.runs.activation_log import Entries
+from corrsteer.runs.content import Extent
+from corrsteer.runs.identity import Identity
 from corrsteer.runs.statistics_file import read_statistics, statistics_bytes
 from corrsteer.settings import FitSettings
 
@@ -45,7 +48,8 @@ class Interrupting:
 def run_to(out, lm, task, guards, after, resume=True):
     """Train until the n-th thing is done; whether it got to the end."""
     with unfinished(out, resume) as checkpoint:
-        checkpoint.open(identity(lm, task, guards, SETTINGS))
+        made = provenance_of(lm.facts, task, guards, choose_handles(lm, None))
+        checkpoint.open(Identity(made, SETTINGS, Extent(8)).document())
         execution = Execution(Interrupting(after), checkpoint=checkpoint, unit_samples=8)
         train(lm, task, guards, SETTINGS, out, execution=execution)
 

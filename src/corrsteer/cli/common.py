@@ -25,8 +25,7 @@ from corrsteer.execution.ray_workers import ClusterSettings, workers_of
 from corrsteer.execution.units import Execution, fingerprint
 from corrsteer.files import check_place, expanded, place_of, unfinished_place
 from corrsteer.lm.known_models import RAW
-from corrsteer.lm.models import LanguageModel, load_model
-from corrsteer.method.provenance import library_versions
+from corrsteer.lm.models import LanguageModel, ModelFacts, facts_of, load_model
 from corrsteer.progress import Progress
 from corrsteer.runs.records import EvaluationDocument, RunDocument, TuningDocument
 from corrsteer.runs.records import as_json as document_json
@@ -115,14 +114,27 @@ def model_asked(
         CorrSteerError: it cannot be had or used.
     """
     return load_model(
-        options.model or default_model(task),
-        sae=RAW if options.raw else options.sae,
-        dtype=options.dtype,
-        device=options.device or (None if engine == LOCAL else "cpu"),
-        hook_shift=options.hook_shift,
-        revision=options.revision,
-        prepend_bos=prepend_bos,
+        options.model or default_model(task), **_loading(options, engine), prepend_bos=prepend_bos
     )
+
+
+def facts_asked(options: ModelOptions, task: str, engine: str = LOCAL) -> ModelFacts:
+    """What `model_asked` would load, without loading it.
+
+    Raises:
+        CorrSteerError: it cannot be had or used.
+    """
+    return facts_of(options.model or default_model(task), **_loading(options, engine))
+
+
+def _loading(options: ModelOptions, engine: str) -> dict[str, Any]:
+    return {
+        "sae": RAW if options.raw else options.sae,
+        "dtype": options.dtype,
+        "device": options.device or (None if engine == LOCAL else "cpu"),
+        "hook_shift": options.hook_shift,
+        "revision": options.revision,
+    }
 
 
 def default_model(task: str) -> str:
@@ -209,16 +221,6 @@ def execution_by(
     settings = ClusterSettings(engine.workers, engine.ray_address, engine.gpus_per_worker)
     with workers_of(settings, progress) as workers:
         yield dataclasses.replace(own, executor=workers)
-
-
-def reads(lm: LanguageModel) -> dict[str, Any]:
-    """What replies depend on beside prompts and steering, as JSON."""
-    return {
-        "model": lm.id,
-        "revision": lm.revision,
-        "dtype": str(lm.model.dtype),
-        "versions": library_versions(),
-    }
 
 
 def new_folder(task: Task) -> Path:

@@ -13,7 +13,6 @@ from corrsteer.cli.common import (
     model_asked,
     model_of,
     quietly,
-    reads,
     setup_of,
     task_of,
     unfinished_reading,
@@ -24,6 +23,7 @@ from corrsteer.errors import SettingsError
 from corrsteer.lm.models import LanguageModel
 from corrsteer.method.arms import ArmRunner
 from corrsteer.method.evaluation import evaluate_on
+from corrsteer.method.provenance import check_own_model, reading_header
 from corrsteer.runs.document import evaluation_document
 from corrsteer.runs.folder import load_run
 from corrsteer.runs.run import Run
@@ -48,6 +48,8 @@ def run_eval(options: EvalOptions) -> None:
         TerminalProgress() as progress,
         execution_by(options.engine, progress, checkpoint) as execution,
     ):
+        if run is not None and not options.model.model and not options.force:
+            check_own_model(run)
         with watch.timing("load"), progress.stage("load model", None):
             lm = model_asked(
                 model_of(run, options.model),
@@ -56,7 +58,7 @@ def run_eval(options: EvalOptions) -> None:
                 prepend_bos=run is not None and run.provenance.prepend_bos,
             )
         if checkpoint is not None:
-            checkpoint.open(reads(lm))
+            checkpoint.open(reading_header(lm.facts))
         runner = ArmRunner(
             lm,
             task,

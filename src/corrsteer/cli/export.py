@@ -18,6 +18,7 @@ from corrsteer.errors import SettingsError
 from corrsteer.export import export, find_consumer
 from corrsteer.export.verify import Installation, verify
 from corrsteer.lm.models import LanguageModel, load_model
+from corrsteer.method.provenance import check_own_model
 from corrsteer.runs.folder import load_run
 from corrsteer.runs.run import Run
 from corrsteer.samples import Sample
@@ -84,6 +85,8 @@ def run_verify(options: VerifyOptions) -> None:
     if not name:
         raise SettingsError("which model? the steering does not say; give --model NAME")
     own = run.steering.revision if options.model is None else None
+    if options.model is None:
+        check_own_model(run)
     lm = load_model(name, dtype="float32", device="cpu", revision=options.revision or own)
     steering = run.described()
     if options.strength is not None:

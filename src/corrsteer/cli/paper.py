@@ -12,16 +12,18 @@ from typing import Any
 from rich.table import Table as Grid
 from rich.text import Text
 
-from corrsteer.cli.common import emit, guards_of, model_asked, quietly, task_of
+from corrsteer.cli.common import emit, facts_asked, guards_of, model_asked, quietly, task_of
 from corrsteer.cli.declare import flat, settings_in
 from corrsteer.cli.options import PaperOptions, TaskSetup, names_in
 from corrsteer.cli.output import VisibleConsole
 from corrsteer.cli.terminal import TerminalProgress, print_table
 from corrsteer.errors import SettingsError
 from corrsteer.execution.units import Execution
+from corrsteer.method.provenance import data_digest, model_digests, sae_digests
 from corrsteer.mini.corpus import FAMILIES
 from corrsteer.report.study import PAGE_FILE, write
 from corrsteer.report.study.files import as_text
+from corrsteer.scoring.registry import load_scorer
 from corrsteer.studies.paper.cells import Cells
 from corrsteer.studies.paper.paper import Materials, run_study
 from corrsteer.studies.paper.settings import StudySettings
@@ -44,6 +46,7 @@ def run_paper(options: PaperOptions) -> None:
         "scorers": scorers,
         "data": options.data,
         **settings.header(),
+        "content": _content(options, names, scorers),
     }
     cells = Cells(out, header)
 
@@ -63,6 +66,22 @@ def run_paper(options: PaperOptions) -> None:
         )
     document = {"study": str(out), **write(study, out)}
     emit(document, options.as_json, _print_study)
+
+
+def _content(
+    options: PaperOptions, tasks: Sequence[str], scorers: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """What the names in a study's options stand for, by digests."""
+    facts = facts_asked(options.model_options, tasks[0])
+    folders = [name.rpartition("=")[2] for name in options.data]
+    files = [name for name in tasks if name.endswith(".jsonl")]
+    sources = {name: getattr(load_scorer(spec), "source", "") for name, spec in scorers.items()}
+    return {
+        "files": model_digests(facts.id),
+        "saes": sae_digests(facts.saes),
+        "data_files": {name: data_digest(Path(name)) for name in (*folders, *files)},
+        "scorer_sources": sources,
+    }
 
 
 def _tasks_of(model: str) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from corrsteer.files import check_place, write_whole
 from corrsteer.json_text import to_json
 from corrsteer.lm.models import saes_of
 from corrsteer.method.arms import ArmRunner
+from corrsteer.method.provenance import check_own_model
 from corrsteer.runs.folder import load_run
 from corrsteer.runs.run import Run
 from corrsteer.stats.metrics import Accuracy
@@ -144,6 +145,7 @@ def _accuracies(
     setup = TaskSetup(data=options.data, seed=run.settings.seed)
     task = task_of(name, setup_of(run, setup, name))
     asked = model_of(run, ModelOptions(device=options.device))
+    check_own_model(run)
     with progress.stage("load model", None):
         lm = model_asked(asked, name, prepend_bos=made.prepend_bos)
     handles = saes_of(made.model, made.sae_source, made.hook_shift)

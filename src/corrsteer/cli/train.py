@@ -6,13 +6,13 @@ Changes when an option of it means something else.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from corrsteer.cli.common import (
     emit,
     execution_by,
+    facts_asked,
     guards_of,
     model_asked,
     new_folder,
@@ -23,14 +23,17 @@ from corrsteer.cli.options import TrainOptions
 from corrsteer.cli.terminal import TerminalProgress, print_run
 from corrsteer.execution.checkpoint import Checkpoint, unfinished
 from corrsteer.files import UNFINISHED
+from corrsteer.lm.sae_placement import choose_handles
+from corrsteer.method.provenance import library_versions, provenance_of
 from corrsteer.method.shards import Shard, collect_shard
-from corrsteer.method.train import Steps, identity, train
+from corrsteer.method.train import Steps, collected_digest, train
 from corrsteer.report import write as write_report
+from corrsteer.runs.content import Extent
 from corrsteer.runs.document import run_document
 from corrsteer.runs.folder import REPORT_FILE, claim_folder, load_run
+from corrsteer.runs.identity import Identity, check_same
 from corrsteer.runs.location import is_run
 from corrsteer.runs.records import RunDocument
-from corrsteer.runs.statistics_file import STATISTICS_FILE
 from corrsteer.settings import FitSettings
 from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch
@@ -38,10 +41,10 @@ from corrsteer.timing import Stopwatch
 
 def run_train(options: TrainOptions) -> None:
     """`corrsteer train`."""
-    settings = options.settings
     task = task_of(options.task, options.setup)
     guards = guards_of(options.guard, task, options.setup)
     shard = Shard.parse(options.shard) if options.shard else None
+    settings = options.settings
     if options.collected:
         collected = load_run(options.collected)
         settings = dataclasses.replace(settings, samples=collected.settings.samples)
@@ -50,44 +53,66 @@ def run_train(options: TrainOptions) -> None:
     if not finished:
         claim_folder(out)
     with quietly(), unfinished(out, options.resume) as checkpoint:
+        asked = _identity(options, task, guards, settings, shard)
         document = (
-            _finished(out, task, settings)
+            _finished(out, asked)
             if finished
-            else _train(options, task, guards, settings, shard, out, checkpoint)
+            else _train(options, task, guards, asked, out, checkpoint)
         )
     emit(document, options.as_json, print_run)
+
+
+def _identity(
+    options: TrainOptions,
+    task: Task,
+    guards: Sequence[Task],
+    settings: FitSettings,
+    shard: Shard | None,
+) -> Identity:
+    """What the run is that was asked for, told without the model's weights.
+
+    Raises:
+        CorrSteerError: the model or its SAEs cannot be had or used.
+    """
+    facts = facts_asked(options.model, options.task, options.engine.engine)
+    handles = choose_handles(facts, settings.layers)
+    extent = Extent(
+        options.engine.unit_samples,
+        collected_digest(options.collected),
+        evaluated=options.evaluated and shard is None,
+        explained=options.describe and shard is None,
+    )
+    made = provenance_of(facts, task, () if shard else guards, handles)
+    return Identity(made, settings, extent, str(shard) if shard else None)
 
 
 def _train(
     options: TrainOptions,
     task: Task,
     guards: Sequence[Task],
-    settings: FitSettings,
-    shard: Shard | None,
+    asked: Identity,
     out: Path,
     checkpoint: Checkpoint,
 ) -> RunDocument:
     """The document of a run that is made and written now."""
+    checkpoint.open({**asked.document(), "versions": library_versions()})
     watch = Stopwatch()
     with TerminalProgress() as progress:
         with watch.timing("load"), progress.stage("load model", None):
             lm = model_asked(options.model, options.task, engine=options.engine.engine)
-        header = {
-            "shard": options.shard,
-            "unit_samples": options.engine.unit_samples,
-            "collected": _digest_of(options.collected),
-        }
-        checkpoint.open({**identity(lm, task, guards, settings), **header})
         with execution_by(options.engine, progress, checkpoint) as execution:
-            if shard is not None:
-                run = collect_shard(lm, task, shard, settings, execution=execution, watch=watch)
+            if asked.shard is not None:
+                shard = Shard.parse(asked.shard)
+                run = collect_shard(
+                    lm, task, shard, asked.settings, execution=execution, watch=watch
+                )
                 run.save(out)
                 return run_document(run, str(out), None)
             run, document = train(
                 lm,
                 task,
                 guards,
-                settings,
+                asked.settings,
                 out,
                 steps=Steps(options.evaluated, options.describe, options.collected),
                 execution=execution,
@@ -95,14 +120,6 @@ def _train(
             )
     write_report(run, out)
     return document
-
-
-def _digest_of(run: Path | None) -> str | None:
-    """What tells a run's statistics from others; None where there are none."""
-    if run is None or not (run / STATISTICS_FILE).exists():
-        return None
-    with (run / STATISTICS_FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _run_folder(options: TrainOptions, task: Task) -> Path:
@@ -116,15 +133,14 @@ def _run_folder(options: TrainOptions, task: Task) -> Path:
     return newest.with_name(newest.name.removesuffix(UNFINISHED))
 
 
-def _finished(out: Path, task: Task, settings: FitSettings) -> RunDocument:
+def _finished(out: Path, asked: Identity) -> RunDocument:
     """The document of a run that was finished before.
 
     Raises:
         ArtifactError: it is not the one asked for.
     """
     run = load_run(out)
-    if (run.provenance.task, run.settings) != (task.name, settings):
-        claim_folder(out)
+    check_same(out, Identity.of(run), asked)
     if run.features and not (out / REPORT_FILE).exists():
         write_report(run, out)
     return run.evaluation or run_document(run, str(out), None)

@@ -19,7 +19,6 @@ from corrsteer.cli.common import (
     model_asked,
     model_of,
     quietly,
-    reads,
     setup_of,
     task_of,
     unfinished_reading,
@@ -29,6 +28,7 @@ from corrsteer.cli.output import VisibleConsole
 from corrsteer.cli.terminal import TerminalProgress, add_arm, arm_table
 from corrsteer.errors import SettingsError
 from corrsteer.lm.models import LanguageModel
+from corrsteer.method.provenance import check_own_model, reading_header
 from corrsteer.runs.folder import load_run
 from corrsteer.runs.records import Outcome
 from corrsteer.runs.run import Run
@@ -60,6 +60,9 @@ def run_transfer(options: TransferOptions) -> None:
         TerminalProgress() as progress,
         execution_by(options.engine, progress, checkpoint) as execution,
     ):
+        if not options.model:
+            for run in runs.values():
+                check_own_model(run)
         with progress.stage("load model", None):
             lm = model_asked(
                 model_of(first, asked),
@@ -68,7 +71,7 @@ def run_transfer(options: TransferOptions) -> None:
                 prepend_bos=first.provenance.prepend_bos,
             )
         if checkpoint is not None:
-            checkpoint.open(reads(lm))
+            checkpoint.open(reading_header(lm.facts))
         found = transfer(
             lm,
             runs,

@@ -20,6 +20,7 @@ from corrsteer.lm.decoding import stream
 from corrsteer.lm.hooks import adding
 from corrsteer.lm.known_models import RAW
 from corrsteer.lm.models import LanguageModel, load_model
+from corrsteer.method.provenance import check_own_model
 from corrsteer.runs.run import Run
 from corrsteer.runs.steering import Steering, check_fit
 from corrsteer.samples import Sample
@@ -292,6 +293,7 @@ def load_for(run: Run, device: str | None = None) -> LanguageModel:
         CorrSteerError: the model cannot be loaded.
     """
     made = run.provenance
+    check_own_model(run)
     return load_model(
         made.model, RAW, device=device, revision=made.revision, prepend_bos=made.prepend_bos
     )

@@ -50,6 +50,11 @@ class Checkpoint:
         """Whether anything was done yet."""
         return (self.folder / RESULTS_FILE).exists()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether what was done is known to be of this work."""
+        return self._journal is not None
+
     def open(self, header: Mapping[str, Any]) -> None:
         """Read what was done before.
 
@@ -103,7 +108,8 @@ class Checkpoint:
 def unfinished(result: Path, resume: bool) -> Iterator[Checkpoint]:
     """Work towards `result`, kept beside it until the context is left without an error.
 
-    A mistake in what was given leaves nothing either, since what was done belongs to the mistake.
+    A mistake in what was given leaves nothing either, since what was done belongs to the mistake;
+    but for earlier work, if it comes before that is opened, as it may be of something else.
     A full disk, too little memory, an interruption or anything unforeseen leaves the folder.
 
     Args:
@@ -120,11 +126,14 @@ def unfinished(result: Path, resume: bool) -> Iterator[Checkpoint]:
         raise ArtifactError(
             f"{folder} holds work that was not finished; go on with it by --resume, or remove it"
         )
+    begun = checkpoint.holds_work
     new = [each for each in (folder, *folder.parents) if not each.exists()]
     with held(folder, result):
         try:
             yield checkpoint
         except BaseException as error:
+            if begun and isinstance(error, CorrSteerError) and not checkpoint.is_open:
+                raise
             if not checkpoint.holds_work or _is_mistake(error):
                 _remove(new or [folder])
                 raise

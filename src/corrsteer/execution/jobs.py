@@ -102,5 +102,5 @@ class Judging:
         return [dataclasses.asdict(each) for each in score_batch(self.scorer, replies, samples)]
 
     def fingerprint(self) -> str:
-        """The scorer's name."""
-        return fingerprint("judge", self.scorer.name)
+        """The scorer's name, and the source of a user's own."""
+        return fingerprint("judge", self.scorer.name, getattr(self.scorer, "source", ""))

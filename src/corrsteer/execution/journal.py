@@ -15,6 +15,7 @@ from typing import Any
 
 from corrsteer.errors import ArtifactError
 from corrsteer.files import cannot_write, regular, write_whole
+from corrsteer.runs.identity import difference
 
 
 class Journal:
@@ -78,10 +79,13 @@ class Journal:
             header, *lines = map(json.loads, whole.splitlines())
         except (ValueError, RecursionError) as error:
             raise self._unreadable(error) from error
-        if header != self._header:
+        if not isinstance(header, dict):
+            raise self._unreadable("it has no header")
+        found = difference(header, self._header)
+        if found is not None:
             raise ArtifactError(
-                f"{self.path} is of other work ({_difference(header, self._header)}); give the "
-                "same options again, choose another --out, or remove it"
+                f"{self.path} is of other work ({found}); give the same options again, choose "
+                "another --out, or remove it"
             )
         for number, line in enumerate(lines, start=2):
             record = line.get("record") if isinstance(line, dict) else None
@@ -103,12 +107,3 @@ class Journal:
 
 def _digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record).encode()).hexdigest()
-
-
-def _difference(one: Any, other: Any, name: str = "header") -> str:
-    """The first thing in which two headers differ, in words."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in {**one, **other}:
-            if one.get(key) != other.get(key):
-                return _difference(one.get(key), other.get(key), key)
-    return f"{name} is {one!r} there, {other!r} here"

@@ -19,6 +19,7 @@ import torch
 
 from corrsteer.errors import DeviceMemoryError
 from corrsteer.execution.checkpoint import Checkpoint
+from corrsteer.lm.device_memory import NO_ROOM, is_out_of_memory
 from corrsteer.lm.models import LanguageModel
 from corrsteer.progress import SILENT, Progress
 
@@ -183,13 +184,10 @@ class Halving:
             try:
                 results.append(function(rest[:size]))
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if size == 1:
-                    raise DeviceMemoryError(
-                        "out of memory with one sample at a time; use shorter prompts or replies, "
-                        "--dtype bfloat16, fewer --layers, or a device with more memory"
-                    ) from error
+                    raise DeviceMemoryError(NO_ROOM) from error
                 self.most = size // 2
                 log.info("out of memory with %d samples at once: going on with %d", size, self.most)
             else:
@@ -199,9 +197,3 @@ class Halving:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         return results
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        "DefaultCPUAllocator" in str(error)
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from corrsteer.errors import UnknownNameError
 from corrsteer.mini import MODEL_DIR, SAE_DIR
@@ -72,6 +73,12 @@ def hub_id(name: str) -> str | None:
     """The hub id that a model's name stands for; None of a folder, and of what can be none."""
     full = KNOWN_MODELS[name].id if name in KNOWN_MODELS else name
     return full if _HUB_ID.fullmatch(full) and not os.path.isdir(full) else None  # noqa: PTH112
+
+
+def model_folder(name: str) -> Path | None:
+    """The folder of a model that is known by name or given as one; None for one of the hub."""
+    path = Path(KNOWN_MODELS[name].id if name in KNOWN_MODELS else name)
+    return path if os.path.isdir(path) else None  # noqa: PTH112 - false for a name that cannot be
 
 
 def check_model_name(name: str) -> None:

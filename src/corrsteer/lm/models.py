@@ -39,6 +39,24 @@ AUTO_DEVICE = "auto"
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class ModelFacts:
+    """What can be told of a model, and of what it is steered by, without its weights.
+
+    Attributes:
+        id, revision, saes, sae_source, hook_shift, prepend_bos: see `LanguageModel`.
+        dtype: of the weights, as `float32`.
+    """
+
+    id: str
+    revision: str | None
+    dtype: str
+    saes: Sequence[SAEHandle]
+    sae_source: str | None
+    hook_shift: int
+    prepend_bos: bool
+
+
 @dataclass
 class LanguageModel:
     """A causal language model with its tokenizer and SAEs.
@@ -62,6 +80,19 @@ class LanguageModel:
     sae_source: str | None = None
     hook_shift: int = 0
     prepend_bos: bool = False
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What `facts_of` tells of it before it is loaded."""
+        return ModelFacts(
+            self.id,
+            self.revision,
+            _dtype_name(self.model.dtype),
+            self.saes,
+            self.sae_source,
+            self.hook_shift,
+            self.prepend_bos,
+        )
 
     @property
     def d_model(self) -> int:
@@ -249,7 +280,7 @@ class LanguageModel:
             "class": type(self.model).__name__,
             "layers": str(self.n_layers),
             "d_model": str(self.d_model),
-            "dtype": str(self.model.get_input_embeddings().weight.dtype).removeprefix("torch."),
+            "dtype": _dtype_name(self.model.get_input_embeddings().weight.dtype),
             "device": str(self.device),
             "saes": saes,
         }
@@ -336,13 +367,46 @@ def _device_map() -> dict[str, str]:
     return {"device_map": AUTO_DEVICE}
 
 
-def saes_of(model: str, source: str | None, hook_shift: int = 0) -> list[SAEHandle]:
+def facts_of(
+    name: str,
+    sae: str | None = None,
+    dtype: str | None = None,
+    device: str | None = None,
+    hook_shift: int = 0,
+    revision: str | None = None,
+    prepend_bos: bool = False,
+) -> ModelFacts:
+    """What `load_model` with these arguments would load, told by configurations alone.
+
+    Raises:
+        UnknownNameError, ModelError, SAEError: see `load_model`.
+    """
+    name = str(expanded(name))
+    known = KNOWN_MODELS.get(name)
+    where = _device(None if device == AUTO_DEVICE else device)
+    source = name if known and sae is None else sae
+    saes = [] if source is None else saes_of(name, source, hook_shift, revision)
+    return ModelFacts(
+        name,
+        _revision(known.id if known else name, revision),
+        _dtype_name(_dtype(dtype, where)),
+        saes,
+        source,
+        hook_shift,
+        prepend_bos or any(handle.prepend_bos for handle in saes),
+    )
+
+
+def saes_of(
+    model: str, source: str | None, hook_shift: int = 0, revision: str | None = None
+) -> list[SAEHandle]:
     """Handles of the SAEs that a run used, by the model's configuration; no model is loaded.
 
     Args:
         model: `LanguageModel.id`.
         source: `LanguageModel.sae_source`.
         hook_shift: see `load_model`.
+        revision: see `load_model`.
 
     Raises:
         SAEError: the run had no SAEs, or they are not there any more.
@@ -351,7 +415,8 @@ def saes_of(model: str, source: str | None, hook_shift: int = 0) -> list[SAEHand
     if source is None:
         raise SAEError(f"{model} was run without SAEs; train with --sae FOLDER, or --raw")
     known = KNOWN_MODELS.get(model)
-    config = _load(model, known.id if known else model, "AutoConfig").get_text_config()
+    at = {"revision": revision} if revision else {}
+    config = _load(model, known.id if known else model, "AutoConfig", **at).get_text_config()
     where = known.sae if known and source == model else source
     return find_saes(where, config.hidden_size, config.num_hidden_layers, hook_shift)
 
@@ -474,6 +539,10 @@ def _dtype(dtype: str | None, device: torch.device) -> torch.dtype:
     if dtype not in known:
         raise ModelError(f"unknown dtype {dtype!r}; choose {', '.join(known)}")
     return known[dtype]
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _as_set(value: int | Sequence[int] | None) -> set[int]:

@@ -13,7 +13,7 @@ import torch
 
 from corrsteer.errors import SAEError, UnknownNameError
 from corrsteer.hook_points import HookPoint
-from corrsteer.lm.models import LanguageModel
+from corrsteer.lm.models import LanguageModel, ModelFacts
 from corrsteer.lm.saes import LensSAE, SAEHandle, SparseCoder, VisitingSAE
 from corrsteer.settings import SAEDtype
 
@@ -23,7 +23,7 @@ RESERVE = 0.3
 """Share of a GPU's memory kept for the cache of keys and values, residuals and statistics."""
 
 
-def choose_handles(lm: LanguageModel, layers: Sequence[int] | None) -> list[SAEHandle]:
+def choose_handles(lm: LanguageModel | ModelFacts, layers: Sequence[int] | None) -> list[SAEHandle]:
     """The model's SAEs of some layers, or of all.
 
     Raises:

@@ -11,7 +11,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -92,6 +92,8 @@ class SAEHandle:
         neuronpedia: `model/source` of its pages there, or None.
         trained_on: the model that it says it was trained on, or None.
         prepend_bos: whether it was trained on texts that begin with the BOS token.
+        files: what it is read from, of one in a folder.
+        revision: commit of the repository that it is read from, where that is known.
     """
 
     layer: int
@@ -103,6 +105,8 @@ class SAEHandle:
     neuronpedia: str | None = None
     trained_on: str | None = None
     prepend_bos: bool = False
+    files: tuple[Path, ...] = ()
+    revision: str | None = None
 
 
 def bfloat16_product(
@@ -474,13 +478,15 @@ def local_saes(folder: Path, d_model: int, n_layers: int, hook_shift: int = 0) -
         raise SAEError(
             f"no SAE in {folder}; expected folders with cfg.json and sae_weights.safetensors"
         )
-    handles = [
-        _handle(str(path.parent), path.parent.name, config, d_model, hook_shift, read)
-        for path in paths
-        for config in [_local_config(path)]
-        for read in [_local_reader(path.parent, config)]
-    ]
+    handles = [_local_handle(path, d_model, hook_shift) for path in paths]
     return fitting(handles, str(folder), n_layers, hook_shift)
+
+
+def _local_handle(path: Path, d_model: int, hook_shift: int) -> SAEHandle:
+    folder, config = path.parent, _local_config(path)
+    read = _local_reader(folder, config)
+    handle = _handle(str(folder), folder.name, config, d_model, hook_shift, read)
+    return replace(handle, files=(path, folder / "sae_weights.safetensors"))
 
 
 def _local_config(path: Path) -> dict[str, Any]:
@@ -550,7 +556,8 @@ def released_saes(spec: str, d_model: int, n_layers: int, hook_shift: int = 0) -
                 "are logged in if it is gated"
             ) from error
         read = _released_reader(release, sae_id)
-        handles.append(_handle(name, sae_id, config, d_model, hook_shift, read))
+        handle = _handle(name, sae_id, config, d_model, hook_shift, read)
+        handles.append(replace(handle, revision=_released_commit(release)))
     return fitting(handles, release, n_layers, hook_shift)
 
 
@@ -588,6 +595,20 @@ def _released_ids(release: str, pattern: str) -> dict[str, int]:
             f"choose one a layer by --sae {release}:PATTERN with {{L}} in the layer's place"
         )
     return ids
+
+
+def _released_commit(release: str) -> str | None:
+    """The commit of a release's repository in the hub's cache; None where it is not there yet."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    repository = get_pretrained_saes_directory()[release].repo_id
+    folder = repo_folder_name(repo_id=repository, repo_type="model")
+    try:
+        return (Path(HF_HUB_CACHE) / folder / "refs" / "main").read_text().strip()
+    except OSError:
+        return None
 
 
 def _released_reader(release: str, sae_id: str) -> Callable[[str], Any]:

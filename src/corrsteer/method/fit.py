@@ -20,7 +20,6 @@ from corrsteer.lm.known_models import RAW
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.sae_placement import choose_handles, load_coders
 from corrsteer.lm.saes import SAEHandle
-from corrsteer.method.alike import check_alike
 from corrsteer.method.arms import limited, runners_of
 from corrsteer.method.collect import Collection, collect
 from corrsteer.method.evidence import ranked
@@ -28,6 +27,8 @@ from corrsteer.method.provenance import provenance_of
 from corrsteer.method.ranking import Ranking, SAEPlace
 from corrsteer.method.splitting import SelectSplit, topped_up
 from corrsteer.method.strategies import Searcher
+from corrsteer.runs.content import Extent
+from corrsteer.runs.identity import Identity, check_alike
 from corrsteer.runs.run import Counts, Provenance, Run
 from corrsteer.runs.search import Search
 from corrsteer.runs.steering import Steering
@@ -90,12 +91,12 @@ def fit_with(
     """
     chosen = settings
     check_coefficient(chosen, lm.sae_source)
-    task = spent(task, chosen, collected)
     watch = watch or Stopwatch()
     handles = choose_handles(lm, chosen.layers)
+    made = provenance_of(lm.facts, task, guards, handles)  # of the task as it was given
+    task = spent(task, chosen, collected)
     select = SelectSplit.of(lm, task, chosen, execution)
     guard_runners = runners_of(lm, guards, "select", chosen.val_limit, chosen, execution)
-    made = provenance_of(lm, task, guards, handles)
     if collected is None:
         samples = limited(task.fit, chosen.samples, chosen.seed, task.shuffled)
         collection = collected_now(lm, task, samples, handles, chosen, execution, watch)
@@ -121,6 +122,7 @@ def fit_with(
         candidates=dict(search.chosen),
         search=search.record,
         counts=Counts(collection.n, select.n_select, collection.unscored, watch.seconds),
+        extent=Extent(execution.unit_samples, evaluated=False, explained=False),
         inference=inference,
         log=collection.log,
     )
@@ -171,7 +173,8 @@ def _collected_before(
             "or `merge` wrote"
         )
     hooks = [handle.hook_point.name for handle in handles]
-    check_alike("this run", made, settings, hooks, "what was collected", run)
+    own = Identity(made, settings, Extent())
+    check_alike("this run", own, hooks, "what was collected", run)
     if run.log is None:
         moved = settings.seed != run.settings.seed
     else:

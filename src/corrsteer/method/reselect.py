@@ -16,12 +16,14 @@ from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.models import saes_of
 from corrsteer.lm.saes import SAEHandle
-from corrsteer.method.alike import check_alike
 from corrsteer.method.evidence import ranked
 from corrsteer.method.fit import check_coefficient, rows_of
+from corrsteer.method.provenance import sae_digests
 from corrsteer.method.ranking import SAEPlace
 from corrsteer.runs.activation_log import ActivationLog, LogWriter
+from corrsteer.runs.content import Extent
 from corrsteer.runs.evidence import Evidence
+from corrsteer.runs.identity import Identity, check_alike, difference
 from corrsteer.runs.run import Counts, Run
 from corrsteer.runs.steering import Steering, summed
 from corrsteer.settings import FitSettings
@@ -76,6 +78,7 @@ def select(run: Run, **changes: Any) -> Run:
         steering=steering,
         candidates={settings.strategy: steering},
         counts=run.counts,
+        extent=Extent(evaluated=False, explained=False),
         inference=inference,
         log=run.log,
     )
@@ -101,7 +104,7 @@ def merge(runs: Mapping[str, Run], **changes: Any) -> Run:
     for name, run in runs.items():
         if not run.statistics:
             raise ArtifactError(f"{name} is a steering alone, without statistics to add")
-        check_alike(names[0], first.provenance, first.settings, list(first.statistics), name, run)
+        check_alike(names[0], Identity.of(first), list(first.statistics), name, run)
     statistics = {
         hook: _added([run.statistics[hook] for run in runs.values()]) for hook in first.statistics
     }
@@ -139,6 +142,13 @@ def _handles(run: Run) -> dict[HookPoint, SAEHandle]:
                 f"the run used SAE {sae_id} at {name}, but {made.sae_source} has "
                 f"{there.source if there else 'none'} there now; bring it back, or train again"
             )
+    now = sae_digests(list(handles.values()))
+    changed = difference({"saes": made.content.saes}, {"saes": now})
+    if made.content.saes and changed is not None:
+        raise ArtifactError(
+            f"an SAE is not the one any more that the run was made with ({changed}); bring it "
+            "back, or train again"
+        )
     return handles
 
 

@@ -17,6 +17,7 @@ from corrsteer.method.arms import limited
 from corrsteer.method.fit import collected_now
 from corrsteer.method.provenance import provenance_of
 from corrsteer.method.splitting import topped_up
+from corrsteer.runs.content import Extent
 from corrsteer.runs.evidence import Evidence
 from corrsteer.runs.run import Counts, Run
 from corrsteer.runs.steering import Steering
@@ -94,11 +95,10 @@ def collect_shard(
     """
     watch = watch or Stopwatch()
     handles = choose_handles(lm, settings.layers)
-    task = topped_up(task, settings)
-    every = limited(task.fit, settings.samples, settings.seed, task.shuffled)
+    every = limited(topped_up(task, settings).fit, settings.samples, settings.seed, task.shuffled)
     collection = collected_now(lm, task, shard.of(every), handles, settings, execution, watch)
     return Run(
-        provenance=provenance_of(lm, task, (), handles),
+        provenance=provenance_of(lm.facts, task, (), handles),
         settings=settings,
         statistics={hook.name: stats for hook, stats in collection.statistics.items()},
         features=(),
@@ -110,6 +110,7 @@ def collect_shard(
             seconds=watch.seconds,
             shard=str(shard),
         ),
+        extent=Extent(execution.unit_samples, "", evaluated=False, explained=False),
         inference=Evidence(note=f"one of {shard.count} shards; merge them to choose features"),
         log=collection.log,
     )

@@ -6,27 +6,27 @@ Changes when `train` does another step.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from corrsteer.execution.units import IN_PROCESS, Execution, fingerprint
+from corrsteer.execution.units import IN_PROCESS, Execution
 from corrsteer.lm.models import LanguageModel
-from corrsteer.lm.sae_placement import choose_handles
 from corrsteer.method.arms import ArmRunner, runners_of
 from corrsteer.method.controls import random_controls, searched
 from corrsteer.method.evaluation import evaluate_on
 from corrsteer.method.fit import fit_with, spent
-from corrsteer.method.provenance import provenance_of
 from corrsteer.method.splitting import SelectSplit
 from corrsteer.progress import Progress
+from corrsteer.runs.content import Extent
 from corrsteer.runs.document import run_document
 from corrsteer.runs.evaluation import Evaluation
 from corrsteer.runs.explanations import explain, with_explanations
 from corrsteer.runs.folder import claim_folder, load_run
 from corrsteer.runs.records import RunDocument
 from corrsteer.runs.run import Run
+from corrsteer.runs.statistics_file import STATISTICS_FILE
 from corrsteer.runs.steering import Steering
 from corrsteer.settings import FitSettings
 from corrsteer.stats.correlation import StreamingCorrelation
@@ -90,6 +90,8 @@ def train(
         execution=execution,
         watch=watch,
     )
+    digest = collected_digest(steps.collected)
+    run.extent = Extent(execution.unit_samples, digest, steps.evaluated, steps.explained)
     if steps.collected:
         run.counts = dataclasses.replace(run.counts, collected=str(steps.collected))
     if steps.explained:
@@ -109,21 +111,12 @@ def train(
     return run, document
 
 
-def identity(
-    lm: LanguageModel, task: Task, guards: Sequence[Task], settings: FitSettings
-) -> dict[str, Any]:
-    """What a run is of, as JSON: two with the same make the same.
-
-    Raises:
-        UnknownNameError: there is no SAE at a layer asked for, or none at all.
-    """
-    handles = choose_handles(lm, settings.layers)
-    return {
-        **dataclasses.asdict(provenance_of(lm, task, guards, handles)),
-        "dtype": str(lm.model.dtype),
-        "settings": dataclasses.asdict(settings),
-        "samples": fingerprint([(each.fit, each.select, each.test) for each in (task, *guards)]),
-    }
+def collected_digest(folder: Path | None) -> str:
+    """What tells a run's statistics from others; "" where none are taken over."""
+    if folder is None or not (folder / STATISTICS_FILE).exists():
+        return ""
+    with (folder / STATISTICS_FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _look_up(run: Run, progress: Progress) -> None:

@@ -23,8 +23,10 @@ from corrsteer.files import check_place, contents, was_interrupted, whole_folder
 from corrsteer.hook_points import HookPoint
 from corrsteer.json_text import is_whole, to_json
 from corrsteer.runs.activation_log import LOG_FILE, OUTCOMES_FILE, ActivationLog, open_log
+from corrsteer.runs.content import Extent
 from corrsteer.runs.evaluation import Prediction
 from corrsteer.runs.evidence import Evidence
+from corrsteer.runs.identity import Identity, check_same
 from corrsteer.runs.location import RUN_FILE, check_folder
 from corrsteer.runs.records import RUN_SCHEMA, RunDocument, as_json, read_run_document
 from corrsteer.runs.run import Counts, Provenance, Run
@@ -66,7 +68,9 @@ def claim_folder(path: str | Path, run: Run | None = None) -> Path:
     names = contents(folder)
     if RUN_FILE in names:
         saved = load_run(folder)
-        if run is None or (saved.provenance, saved.settings) != (run.provenance, run.settings):
+        if run is not None:
+            check_same(folder, Identity.of(saved), Identity.of(run))
+        else:
             raise ArtifactError(
                 f"{folder} holds a run already ({saved.provenance.task}, strategy "
                 f"{saved.settings.strategy}); choose another --out, or remove it"
@@ -115,6 +119,7 @@ def _document(run: Run) -> dict[str, Any]:
         "settings": dataclasses.asdict(run.settings),
         "search": dataclasses.asdict(run.search) if run.search else {},
         "counts": dataclasses.asdict(run.counts),
+        "extent": dataclasses.asdict(run.extent),
         "inference": dataclasses.asdict(run.inference) if run.inference else {},
     }
 
@@ -141,7 +146,7 @@ def load_run(path: str | Path) -> Run:
         _check_places(folder, provenance, statistics)
         return Run(
             provenance=provenance,
-            settings=TypeAdapter(FitSettings).validate_python(document["settings"]),
+            settings=_read_settings(document["settings"]),
             statistics=statistics,
             features=_read_features(features["selected"]),
             top_features={
@@ -151,6 +156,7 @@ def load_run(path: str | Path) -> Run:
             steering=Steering.load(folder),
             search=_stored(_SEARCH, document["search"]),
             counts=TypeAdapter(Counts).validate_python(document["counts"]),
+            extent=TypeAdapter(Extent).validate_python(document.get("extent", {})),
             inference=_stored(_read_evidence, document.get("inference", {})),
             log=_read_log(folder, statistics),
             evaluation=_read_evaluation(folder / EVALUATION_FILE),
@@ -177,6 +183,11 @@ def _check_places(
     for name in sorted(named ^ set(statistics) if statistics else ()):
         has, lacks = ("statistics", "SAE") if name in statistics else ("SAE", "statistics")
         raise ArtifactError(f"{folder} has {has} at {name} and no {lacks} there; train again")
+
+
+def _read_settings(stored: Any) -> FitSettings:
+    """Settings from JSON; before select splits were topped up, they were as the task had them."""
+    return TypeAdapter(FitSettings).validate_python({"least_select": 0, **stored})
 
 
 def _bare_run(steering: Steering) -> Run:

@@ -14,6 +14,7 @@ from corrsteer.features import FEATURE_COLUMNS, Feature, feature_rows
 from corrsteer.json_text import finite
 from corrsteer.notebook import overview
 from corrsteer.runs.activation_log import ActivationLog
+from corrsteer.runs.content import Content, Extent
 from corrsteer.runs.evaluation import Prediction
 from corrsteer.runs.evidence import Evidence
 from corrsteer.runs.records import RunDocument, as_json
@@ -50,6 +51,7 @@ class Provenance:
         versions: library -> version.
         task_options: how the task was asked for.
         prepend_bos: whether prompts began with BOS also where the tokenizer adds none.
+        content: what these names stood for.
     """
 
     model: str
@@ -64,6 +66,7 @@ class Provenance:
     versions: Mapping[str, str]
     task_options: TaskOptions = field(default_factory=TaskOptions)
     prepend_bos: bool = False
+    content: Content = field(default_factory=Content)
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Run:
         candidates: strategy -> its steering, for those tried.
         search: what was tried on the select split, or None.
         counts: samples and times of the fit.
+        extent: what of it was asked for.
         inference: how its features were judged, or None in runs from before it was recorded.
         log: pooled activations of the fit samples, read from disk when asked for, or None.
         evaluation: what `--json` prints, or None before evaluation.
@@ -119,6 +123,7 @@ class Run:
     candidates: dict[Strategy, Steering] = field(default_factory=dict)
     search: SearchRecord | None = None
     counts: Counts = field(default_factory=Counts)
+    extent: Extent = field(default_factory=Extent)
     inference: Evidence | None = None
     log: ActivationLog | None = None
     evaluation: RunDocument | None = None

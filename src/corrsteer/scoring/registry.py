@@ -5,6 +5,7 @@ Changes when scorers are named in another way.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import re
@@ -111,7 +112,18 @@ def _function_scorer(spec: str) -> RuleScorer:
             ) from error
         return Score(checked_outcome(value, spec, sample))
 
-    return RuleScorer(spec, rule, needs_target=False)
+    return RuleScorer(spec, rule, needs_target=False, source=_source_digest(function, module_name))
+
+
+def _source_digest(function: object, module_name: str) -> str:
+    """A digest of the files of the modules that a function is defined in and imported from."""
+    names = {module_name, getattr(function, "__module__", None) or type(function).__module__}
+    paths = {getattr(sys.modules.get(name), "__file__", None) or "" for name in names}
+    found = hashlib.sha256()
+    for path in sorted(paths):
+        if os.path.isfile(path):  # noqa: PTH113 - built-in modules have none
+            found.update(Path(path).read_bytes())
+    return found.hexdigest()[:16]
 
 
 class _OwnFolder:

@@ -18,11 +18,19 @@ from corrsteer.scoring.texts import contains, exact
 
 @dataclass(frozen=True)
 class RuleScorer:
-    """A scorer that is a plain function of reply and sample."""
+    """A scorer that is a plain function of reply and sample.
+
+    Attributes:
+        name: what `--scorer` calls it.
+        rule: the function.
+        needs_target: whether a sample without a target cannot be judged at all.
+        source: digest of the source of a user's own function; "" for a rule of ours.
+    """
 
     name: str
     rule: Callable[[str, Sample], Score]
     needs_target: bool = True
+    source: str = ""
 
     def __call__(self, reply: str, sample: Sample) -> Score:
         """The score of `reply` to `sample`."""

@@ -26,11 +26,14 @@ from corrsteer.method.arms import ArmRunner, limited, runners_of
 from corrsteer.method.collect import collect
 from corrsteer.method.evidence import family_wise
 from corrsteer.method.fit import check_coefficient, decoder_rows
+from corrsteer.method.provenance import provenance_of
 from corrsteer.method.ranking import Ranking, SAEPlace, rank
 from corrsteer.method.strategies import Searcher
 from corrsteer.progress import SILENT, Progress
 from corrsteer.runs.activation_log import ActivationLog
 from corrsteer.runs.comparison import Comparison, PairedOutcomes
+from corrsteer.runs.content import Extent
+from corrsteer.runs.identity import Identity
 from corrsteer.runs.steering import Steering
 from corrsteer.settings import FitSettings
 from corrsteer.stats.resampling import bootstrap_intervals
@@ -153,7 +156,9 @@ def null_study(
     """
     _check(settings, runs)
     check_coefficient(settings, lm.sae_source)
-    records = journal(_header(lm, task, settings))
+    made = provenance_of(lm.facts, task, (), choose_handles(lm, settings.layers))
+    identity = Identity(made, settings, Extent())
+    records = journal({**_header(lm, task, settings), "identity": identity.document()})
     runs_of = _collected(lm, task, settings, Execution(progress))
     for record in records.records:
         runs_of.exchanged.known |= record.get("arms", {})

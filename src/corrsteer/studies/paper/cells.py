@@ -19,6 +19,7 @@ from corrsteer.errors import ArtifactError, InsufficientDataError
 from corrsteer.execution.checkpoint import Checkpoint, held
 from corrsteer.files import cannot_write, check_free, regular, write_whole
 from corrsteer.json_text import to_json
+from corrsteer.runs.identity import difference
 
 HEADER_FILE, UNFINISHED = "settings.json", "unfinished"
 SCHEMA = "corrsteer.study/1"
@@ -148,12 +149,13 @@ def _check_same(path: Path, header: Mapping[str, Any]) -> None:
     """
     try:
         there = json.loads(regular(path).read_text(encoding="utf-8"))
-        names = [name for name in {**there, **header} if there.get(name) != header.get(name)]
+        known = [name for name in header if name in there]  # a study from before tells less
+        found = difference({n: there[n] for n in known}, {n: header[n] for n in known})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}); choose another --out") from error
-    if names:
-        name = names[0]
+    if found is not None:
+        told = f"with {found.what} {found.there!r}, not {found.here!r}"
         raise ArtifactError(
-            f"{path.parent} is a study with {name} {there.get(name)!r}, not {header.get(name)!r}; "
-            "give the same options again, or choose another --out"
+            f"{path.parent} is a study {f'of other content ({found})' if found.by_digest else told}"
+            "; give the same options again, or choose another --out"
         )
