@@ -1,8 +1,9 @@
 """Feed mutated bytes to a reader of foreign files: `python scripts/fuzz.py READER [libFuzzer's]`.
 
-Readers are those of `FILES`; `all` is one a core. They begin from the runs in tests/data,
-and what is JSON, or has a header of JSON, is mutated by its fields as often as by its bytes. Each
-may refuse by an error of CorrSteer; any other error is a finding, and libFuzzer keeps the bytes.
+Readers are those of `FILES`; several (`run,log`), or `all`, go one a core. They begin from the runs
+in tests/data, and what is JSON, or has a header of JSON, is mutated by its fields as often as by
+its bytes. Each may refuse by an error of CorrSteer; any other error is a finding, and libFuzzer
+keeps the bytes.
 """
 
 from __future__ import annotations
@@ -152,9 +153,10 @@ def fuzz_apart(reader: str) -> int:
 def main() -> None:
     """Fuzz the reader named first."""
     reader = sys.argv.pop(1) if len(sys.argv) > 1 else ""
-    if reader == "all":
+    several = list(FILES) if reader == "all" else reader.split(",")
+    if len(several) > 1 and FILES.keys() >= set(several):
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            sys.exit(max(pool.map(fuzz_apart, FILES)))
+            sys.exit(max(pool.map(fuzz_apart, several)))
     if reader not in FILES:
         raise SystemExit(f"which reader? choose all, {', '.join(FILES)}")
     with tempfile.TemporaryDirectory() as temporary:

@@ -39,6 +39,7 @@ from corrsteer.demo.space import write_space
 from corrsteer.errors import ArtifactError, CorrSteerError, DataError, ModelError, SettingsError
 from corrsteer.lm.decoding import greedy, stream
 from corrsteer.method.train import train
+from corrsteer.runs.content import Content
 from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
 from corrsteer.settings import FitSettings
@@ -340,9 +341,10 @@ def test_a_model_is_loaded_without_saes_and_begins_prompts_as_the_run_did(exhibi
     shutil.copytree(hub, tmp_path / "hub")
     tokenizer = tmp_path / "hub" / "model" / "tokenizer.json"
     tokenizer.write_text(json.dumps(json.loads(tokenizer.read_text()) | {"post_processor": None}))
-    folder, sample = str(tmp_path / "hub" / "model"), Sample("a", "a")
-    plain = load_for(renamed(exhibit, "run", model=folder).run)
-    begun = load_for(renamed(exhibit, "run", model=folder, prepend_bos=True).run)
+    sample = Sample("a", "a")
+    moved = {"model": str(tmp_path / "hub" / "model"), "content": Content()}
+    plain = load_for(renamed(exhibit, "run", **moved).run)
+    begun = load_for(renamed(exhibit, "run", **moved, prepend_bos=True).run)
     assert {handle.source for handle in begun.saes} == {"raw"}
     assert begun.prompt_ids(sample) == [1, *plain.prompt_ids(sample)]
 

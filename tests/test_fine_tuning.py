@@ -230,8 +230,8 @@ def test_the_verdict_names_a_guard_that_loses(sft, fresh, task, tmp_path):
     assert document.verdict == Verdict(
         "harms-guard",
         "Fine-tuning harms a guard task: it changes test accuracy by +100.0 points "
-        "[+100.0, +100.0], but guard kept changes by -100.0 points [-100.0, -100.0].",
-        ("guard kept changes by -100.0 points [-100.0, -100.0]",),
+        "[+65.4, +100.0], but guard kept changes by -100.0 points [-100.0, -65.4].",
+        ("guard kept changes by -100.0 points [-100.0, -65.4]",),
     )
 
 

@@ -75,7 +75,7 @@ def test_a_run_interrupted_at_any_moment_ends_as_if_it_had_not_been(lm, task, hu
     moments = 0
     while True:
         out = tmp_path / f"after-{moments}"
-        moments += 3
+        moments += 11
         try:
             run_to(out, lm, task, [guard], moments)
             break
@@ -84,7 +84,7 @@ def test_a_run_interrupted_at_any_moment_ends_as_if_it_had_not_been(lm, task, hu
         assert not out.exists()
         run_to(out, lm, task, [guard], 10**9)
         assert left_by(out) == expected
-    assert moments > 20
+    assert moments > 50
 
 
 def test_a_run_interrupted_again_and_again_ends_as_if_it_had_not_been(lm, task, tmp_path):
@@ -275,12 +275,3 @@ def test_out_of_memory_halves_the_batch_and_goes_on(lm, task, strategy, caplog):
     assert {s.n for s in run.statistics.values()} == {len(task.fit)}
     with room_for(lm, 0), pytest.raises(DeviceMemoryError, match="with one sample at a time"):
         cs.fit(lm, task, batch_size=4, strategy="A")
-
-
-def test_kills_at_random_moments_change_nothing():
-    script = ROOT / "scripts" / "kill_and_resume.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--kills", "5"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 of 5 ended identical" in done.stdout

@@ -1,0 +1,14 @@
+"""Runs that are killed by the system, in processes of their own; `make kills` does many."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "kill_and_resume.py"
+
+
+def test_kills_at_random_moments_change_nothing():
+    command = [sys.executable, str(SCRIPT), "--kills", "2", "--kinds", "train"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 ended identical" in done.stdout
