@@ -10,7 +10,7 @@ BROWSER_VENV := .venv-browser
 BROWSER_SETUP := $(BROWSER_VENV)/.set-up
 
 .PHONY: help demo test lint types licences unit test-orders docs test-browser setup clean verify-lm-eval verify-llama-cpp \
-	verify-vllm fuzz audit kills kill-workers oracle
+	verify-vllm fuzz audit kills kill-workers oracle lowest
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -141,6 +141,27 @@ fuzz: $(SETUP)  ## every reader of foreign bytes, for SECONDS each
 oracle: $(SETUP)  ## against what the paper's own code computed
 	CORRSTEER_ORACLE=all $(BIN)/python -m pytest tests/test_oracle.py --randomly-dont-reorganize
 
+# each dependency in the lowest version that pyproject.toml allows
+LOWEST := .venv-lowest
+
+lowest: $(LOWEST)/.set-up  ## a run by the lowest versions that are allowed
+	rm -rf $(LOWEST)/run
+	$(LOWEST)/bin/corrsteer train --model mini --task mini-harmbench --samples 200 \
+		--sae-dtype bfloat16 --out $(LOWEST)/run
+
+$(LOWEST)/.set-up: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) -c 'import re, tomllib; \
+		needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
+		print(*(re.sub(r">=([0-9.]+).*", r"==\1", need) for need in needs), sep="\n")' \
+		> $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$(grep '^torch==' $(LOWEST)/requirements.txt)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--requirement $(LOWEST)/requirements.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
 # known vulnerabilities of what is installed for the tests, from a service on the network; the
 # other service that pip-audit has passes what it cannot look up
 AUDIT_VENV := .venv-audit
@@ -155,4 +176,4 @@ $(AUDIT_VENV)/.set-up:
 	touch $@
 
 clean:  ## remove all that is made here
-	rm -rf $(VENV) $(BROWSER_VENV) $(LM_EVAL) $(LLAMA_CPP) $(VLLM) $(DOCS) $(AUDIT_VENV) runs site
+	rm -rf $(VENV) $(BROWSER_VENV) $(LM_EVAL) $(LLAMA_CPP) $(VLLM) $(DOCS) $(AUDIT_VENV) $(LOWEST) runs site
