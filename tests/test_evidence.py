@@ -11,7 +11,7 @@ from corrsteer.method.evidence import family_wise, infer, permuted_null
 from corrsteer.method.ranking import rank
 from corrsteer.runs.activation_log import Entries, LogWriter
 from corrsteer.settings import FitSettings
-from corrsteer.stats.resampling import bootstrap_intervals
+from corrsteer.stats.intervals import bootstrap_intervals
 from corrsteer.stats.sample_size import smallest_correlation
 
 HOOKS = [HookPoint(1, "resid_post"), HookPoint(4, "resid_post")]

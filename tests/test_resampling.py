@@ -7,9 +7,9 @@ from scipy import sparse, stats
 
 from corrsteer.errors import InsufficientDataError
 from corrsteer.stats import resampling
+from corrsteer.stats.intervals import bootstrap_intervals
 from corrsteer.stats.resampling import (
     Latents,
-    bootstrap_intervals,
     max_t,
     split_half_agreement,
     unit,

@@ -17,10 +17,10 @@ from corrsteer.method.ranking import Ranking, SAEPlace, Statistics, rank
 from corrsteer.runs.activation_log import ActivationLog
 from corrsteer.runs.evidence import Evidence
 from corrsteer.settings import FitSettings, Sign
+from corrsteer.stats.intervals import bootstrap_intervals
 from corrsteer.stats.resampling import (
     Latents,
     MaxT,
-    bootstrap_intervals,
     max_t,
     split_half_agreement,
     unit,

@@ -1,7 +1,8 @@
-"""Permutations, bootstraps and split halves of correlations over many sparse latents.
+"""Permutations, split halves and resamples of correlations over many sparse latents.
 
 Changes when correlations are judged by another kind of resampling. Activations come as SciPy
-sparse matrices [d_sae, samples]; everything is seeded.
+sparse matrices [d_sae, samples]; everything is seeded. What is permuted, cut and drawn are samples,
+or groups of them where some belong together.
 """
 
 from __future__ import annotations
@@ -10,18 +11,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import sparse
 
 from corrsteer.errors import InsufficientDataError
-from corrsteer.stats.significance import LEVEL
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from corrsteer.stats.groups import BLOCK, Floats, Groups, Ints
 
 PERMUTATIONS = 1000
-BLOCK = 128
-"""Permutations that one matrix product is over."""
+RESAMPLES = 200
+"""In which it is counted how often a feature is chosen again; a share is known to 0.035 by them."""
 DENSE = 0.2
 """Share of nonzero values from which a dense product is faster than a sparse one."""
 TIE = 1e-9
@@ -95,7 +92,8 @@ class MaxT:
 
     Single-step max-T by Westfall & Young (1993): the p-value of a latent is the share of
     permutations of the outcomes under which any latent of any hook point reaches its |r|. It holds
-    whatever the latents' distributions and dependence, for all of them at once.
+    whatever the latents' distributions and dependence, for all of them at once. Outcomes of samples
+    that belong together move together (`Groups.exchanged`).
 
     Attributes:
         null: the largest |r| under each permutation.
@@ -127,6 +125,7 @@ def max_t(
     outcomes: Floats,
     permutations: int = PERMUTATIONS,
     seed: int = 0,
+    groups: Groups | None = None,
 ) -> MaxT:
     """The null distribution of the largest |r| over all latents of all hook points.
 
@@ -135,6 +134,7 @@ def max_t(
         outcomes: [samples].
         permutations: of the outcomes.
         seed: of the permutations, which are the same for every hook point.
+        groups: of the samples; None where each is by itself.
 
     Raises:
         InsufficientDataError: all outcomes are equal.
@@ -145,23 +145,43 @@ def max_t(
         comparisons += len(latents.index)
         if not len(latents.index):
             continue
-        for start, permuted in _permuted(outcomes, permutations, seed):
+        for start, permuted in _permuted(outcomes, permutations, seed, groups):
             r = latents.correlations(permuted)
             part = null[start : start + permuted.shape[1]]
             np.maximum(part, np.maximum(r.max(axis=0), -r.min(axis=0)), out=part)
     return MaxT(null, comparisons)
 
 
-def _permuted(outcomes: Floats, permutations: int, seed: int) -> Iterator[tuple[int, Floats]]:
+def _permuted(
+    outcomes: Floats, permutations: int, seed: int, groups: Groups | None = None
+) -> Iterator[tuple[int, Floats]]:
     """Blocks of permuted outcomes, [samples, <= BLOCK], with the number of the first."""
     for start in range(0, permutations, BLOCK):
         count = min(BLOCK, permutations - start)
         rng = np.random.default_rng([seed, start])
-        yield start, rng.permuted(np.repeat(outcomes[:, None], count, axis=1), axis=0)
+        if groups is None or groups.single:
+            yield start, rng.permuted(np.repeat(outcomes[:, None], count, axis=1), axis=0)
+        else:
+            yield start, _units(outcomes[groups.exchanged(count, rng)])
+
+
+def _units(outcomes: Floats) -> Floats:
+    """Columns of mean 0 and norm 1; of zeros where a column is constant."""
+    centred = outcomes - outcomes.mean(axis=0)
+    varies = np.ptp(outcomes, axis=0) > 0
+    scaled: Floats = np.where(
+        varies, centred / np.where(varies, np.linalg.norm(centred, axis=0), 1), 0
+    )
+    return scaled
 
 
 def split_half_agreement(
-    latents: Latents, outcomes: Floats, sign: int = 1, repeats: int = 50, seed: int = 0
+    latents: Latents,
+    outcomes: Floats,
+    sign: int = 1,
+    repeats: int = 50,
+    seed: int = 0,
+    groups: Groups | None = None,
 ) -> float | None:
     """How often both halves of the samples have the same latent of highest r.
 
@@ -171,114 +191,74 @@ def split_half_agreement(
         sign: 1 for the highest r, -1 for the lowest, 0 for the highest |r|.
         repeats: random cuts into halves.
         seed: of the cuts.
+        groups: of the samples, which are not cut; None where each is by itself.
 
     Returns:
         the share of cuts; None where a half never has a latent with such an r.
     """
     if not len(latents.index):
         return None
-    n, rng = len(outcomes), np.random.default_rng(seed)
+    groups = groups or Groups.of(None, len(outcomes))
+    n, rng = len(groups.sizes), np.random.default_rng(seed)
     halves = np.zeros((n, repeats))
     halves[: n // 2] = 1.0
-    halves = rng.permuted(halves, axis=0)
-    best = [_best(latents, outcomes, half, sign) for half in (halves, 1 - halves)]
-    valid = (best[0] >= 0) & (best[1] >= 0)
-    return float(np.mean(best[0][valid] == best[1][valid])) if valid.any() else None
+    halves = rng.permuted(halves, axis=0)[groups.codes]
+    one, other = (_best(latents, outcomes, half, sign)[0] for half in (halves, 1 - halves))
+    valid = (one >= 0) & (other >= 0)
+    return float(np.mean(one[valid] == other[valid])) if valid.any() else None
 
 
-def _best(latents: Latents, outcomes: Floats, half: Floats, sign: int) -> Ints:
-    """The best latent of each half, [repeats]; -1 where none is defined.
+def best_again(
+    latents: Latents,
+    outcomes: Floats,
+    groups: Groups,
+    sign: int = 1,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[Ints, Floats]:
+    """Which latent is the best in samples drawn with replacement, group by group, and its score.
 
     Args:
         latents: of one hook point.
         outcomes: [samples].
-        half: 1 where a sample belongs to the half, else 0; [samples, repeats].
+        groups: of the samples.
         sign: see `split_half_agreement`.
-    """
-    z, size, y = latents.scaled, half.sum(axis=0), outcomes[:, None] * half
-    mean_y = y.sum(axis=0) / size
-    centred = (outcomes[:, None] - mean_y) * half
-    squared = np.square(z) if isinstance(z, np.ndarray) else z.power(2)
-    total, squares = z @ half, squared @ half
-    spread = squares - total**2 / size
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r = (z @ centred) / np.sqrt(spread * np.square(centred).sum(axis=0))
-    score = np.abs(r) if sign == 0 else sign * r
-    # what varies by less than this share of its squares is constant but for rounding
-    score = np.where((spread > 1e-9 * squares) & (score > 0), score, -np.inf)
-    best: Ints = np.where(np.isfinite(score.max(axis=0)), score.argmax(axis=0), -1)
-    return best
-
-
-def bootstrap_intervals(
-    activations: Floats, outcomes: Floats, resamples: int = 2000, seed: int = 0
-) -> Floats:
-    """Bias-corrected and accelerated (BCa) 95 % intervals of r, Efron (1987).
-
-    Samples are drawn with replacement, activation and outcome together. All latents share the
-    draws, whose sums are matrix products of how often each sample was drawn. The acceleration is
-    that of the jackknife. It equals `scipy.stats.bootstrap(..., paired=True)` with the same draws.
-
-    Args:
-        activations: [latents, samples].
-        outcomes: [samples].
-        resamples: draws of all samples.
-        seed: of the draws.
+        resamples: draws of as many groups as there are.
+        seed: of the draws, which are the same for every hook point.
 
     Returns:
-        [latents, 2], low and high; NaN where r is undefined, or is in some draw.
+        its index into d_sae, -1 where none has such an r, and that r times the sign, or |r| for
+        sign 0; [resamples] each.
     """
-    n = len(outcomes)
-    z, y = _standardised(activations), _standardised(outcomes[None])[0]
-    r = z @ y / n
-    columns = np.concatenate([z, z**2, z * y, [y, y**2, np.ones(n)]]).T
-    draws = np.empty((resamples, len(z)))
-    for start, drawn in _drawn(n, resamples, seed):
-        draws[start : start + len(drawn)] = _correlations_of_sums(drawn @ columns)
-    jackknife = _correlations_of_sums(columns.sum(axis=0) - columns)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        below = (draws < r).mean(axis=0) + (draws <= r).mean(axis=0)
-        bias = stats.norm.ppf(below / 2)
-        skew = jackknife.mean(axis=0) - jackknife
-        acceleration = (skew**3).sum(axis=0) / (6 * (skew**2).sum(axis=0) ** 1.5)
-        tail = stats.norm.ppf((1 - LEVEL) / 2)
-        ends = []
-        for quantile in (tail, -tail):
-            shifted = bias + quantile
-            level = stats.norm.cdf(bias + shifted / (1 - acceleration * shifted))
-            ends.append([_quantile(draws[:, i], level[i]) for i in range(len(z))])
-    return np.asarray(ends, dtype=np.float64).T.reshape(-1, 2)
+    best, score = np.full(resamples, -1), np.full(resamples, -np.inf)
+    if len(latents.index):
+        for start, drawn in groups.drawn(resamples, seed):
+            part = slice(start, start + len(drawn))
+            index, score[part] = _best(latents, outcomes, drawn.T[groups.codes], sign)
+            best[part] = np.where(index >= 0, latents.index[index], -1)
+    return best, score
 
 
-def _standardised(values: Floats) -> Floats:
-    """Rows of mean 0 and variance 1, for the sake of rounding; NaN where a row is constant."""
-    centred = values - values.mean(axis=1, keepdims=True)
-    spread = np.sqrt(np.square(centred).mean(axis=1, keepdims=True))
-    spread[np.ptp(values, axis=1) == 0] = np.nan
-    standardised: Floats = centred / spread
-    return standardised
+def _best(latents: Latents, outcomes: Floats, weight: Floats, sign: int) -> tuple[Ints, Floats]:
+    """The best latent among weighted samples and its score, [repeats]; -1 where none is defined.
 
-
-def _drawn(n: int, resamples: int, seed: int) -> Iterator[tuple[int, Floats]]:
-    """Blocks of how often each sample is drawn, [<= BLOCK, n], with the number of the first."""
-    index = np.random.default_rng(seed)
-    for start in range(0, resamples, BLOCK):
-        count = min(BLOCK, resamples - start)
-        drawn = index.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n)
-        yield start, counts.astype(np.float64)
-
-
-def _correlations_of_sums(sums: Floats) -> Floats:
-    """Correlation of each latent from sums of z, z^2, zy, then y, y^2 and 1, in the last axis."""
-    latents = (sums.shape[1] - 3) // 3
-    z, zz, zy = (sums[:, i * latents : (i + 1) * latents] for i in range(3))
-    y, yy, n = (sums[:, [column]] for column in (-3, -2, -1))
-    spread_z, spread_y = zz - z**2 / n, yy - y**2 / n
-    defined = (spread_z > 1e-9 * zz) & (spread_y > 1e-9 * yy)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(defined, (zy - z * y / n) / np.sqrt(spread_z * spread_y), np.nan)
-
-
-def _quantile(draws: Floats, level: float) -> float:
-    return float(np.quantile(draws, level)) if np.isfinite(level) else float("nan")
+    Args:
+        latents: of one hook point.
+        outcomes: [samples].
+        weight: how often a sample counts, 0 or more; [samples, repeats].
+        sign: see `split_half_agreement`.
+    """
+    z, size = latents.scaled, weight.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        deviation = outcomes[:, None] - (outcomes[:, None] * weight).sum(axis=0) / size
+        centred = deviation * weight
+        squared = np.square(z) if isinstance(z, np.ndarray) else z.power(2)
+        total, squares = z @ weight, squared @ weight
+        spread = squares - total**2 / size
+        r = (z @ centred) / np.sqrt(spread * (deviation * centred).sum(axis=0))
+        score = np.abs(r) if sign == 0 else sign * r
+        # what varies by less than this share of its squares is constant but for rounding
+        score = np.where((spread > 1e-9 * squares) & (score > 0), score, -np.inf)
+    highest = score.max(axis=0)
+    best: Ints = np.where(np.isfinite(highest), score.argmax(axis=0), -1)
+    return best, highest

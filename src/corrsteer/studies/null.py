@@ -36,7 +36,7 @@ from corrsteer.runs.content import Extent
 from corrsteer.runs.identity import Identity
 from corrsteer.runs.steering import Steering
 from corrsteer.settings import FitSettings
-from corrsteer.stats.resampling import bootstrap_intervals
+from corrsteer.stats.intervals import bootstrap_intervals
 from corrsteer.stats.significance import LEVEL, correlation_interval
 from corrsteer.tasks import Task
 
