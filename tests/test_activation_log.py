@@ -233,3 +233,27 @@ def test_a_changed_byte_of_the_footer_is_read_or_refused(tmp_path):
         except ArtifactError:
             refused += 1
     assert refused > footer / 4
+
+
+def test_a_log_knows_which_samples_belong_together(tmp_path):
+    first, second = (LogWriter(WIDTHS, {"a": "g", "b": "g"}) for _ in range(2))
+    first.add(Entries.of(["a", "b", "c"], [0.0, 1.0, 1.0], pooled(3)))
+    second.add(Entries.of(["d", "b"], [0.0, 1.0], pooled(2, seed=1)))
+    joined = LogWriter(WIDTHS)
+    joined.append(first.close())
+    joined.append(second.close())
+    log = joined.close()
+    log.save(tmp_path)
+    assert open_log(tmp_path).labels == log.labels == ("g", "g", "c", "d", "g")
+    assert open_log(tmp_path).groups.sizes.tolist() == [1, 1, 3]
+
+
+def test_a_log_of_before_there_were_groups_is_read(tmp_path):
+    log, _ = written()
+    log.save(tmp_path)
+    path = tmp_path / OUTCOMES_FILE
+    path_before = pq.read_table(path).drop_columns("group")
+    path.unlink()  # a link to the log's own
+    pq.write_table(path_before, path)
+    assert open_log(tmp_path).outcomes.tolist() == log.outcomes.tolist()
+    assert open_log(tmp_path).groups.single

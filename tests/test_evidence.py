@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -162,3 +163,29 @@ def test_runs_from_before_still_load(lm, tmp_path):
     assert back.inference is None
     assert back.features[0].p_method == "Bonferroni"
     assert back.features[0].q_value is None
+
+
+def test_samples_that_belong_together_know_less(data):
+    statistics, log = data
+    pairs = dataclasses.replace(log, labels=tuple(str(int(each) // 4) for each in log.ids))
+    (alone, _), (grouped, _) = (
+        infer(rank(statistics), each, FitSettings()) for each in (log, pairs)
+    )
+    for before, after in zip(alone.best_per_layer(), grouped.best_per_layer(), strict=True):
+        assert (before.latent, before.correlation) == (after.latent, after.correlation)
+        assert np.ptp(before.correlation_ci) < np.ptp(after.correlation_ci)
+        assert 0 < after.chosen_again <= 1
+
+
+def test_rarely_active_features_have_no_bootstrap_interval():
+    y = torch.arange(200).remainder(2).double()
+    z = torch.zeros(200, 2)
+    z[1:20:2, 0], z[:100, 1] = 1.0, 1.0
+    z[1:20:2, 1] += 1
+    writer, hook = LogWriter({HOOKS[0].name: 2}), HOOKS[0]
+    writer.add(Entries.of([str(i) for i in range(200)], y.tolist(), {hook.name: z}))
+    statistics = {hook: cs.StreamingCorrelation(2).update(z, y)}
+    ranking, _ = infer(rank(statistics), writer.close(), FitSettings())
+    found = {f.latent: f.correlation_ci_bootstrap for f in ranking.by_layer[hook]}
+    assert found[0] is None
+    assert found[1] is not None

@@ -57,7 +57,7 @@ def test_intervals_of_normal_like_activations_cover_as_promised(tmp_path):
     rng = np.random.default_rng(0)
     z = rng.uniform(1, 2, size=(1, 300))
     ids = tuple(map(str, range(300)))
-    log = ActivationLog(tmp_path, {"a": 1}, ids, rng.integers(0, 2, 300).astype(np.float64))
+    log = ActivationLog(tmp_path, {"a": 1}, ids, rng.integers(0, 2, 300).astype(np.float64), ids)
     bands = [Band(0.8, 1.0, sparse.csr_array(z))]
     found = [_intervals(bands, log, np.random.default_rng(seed)) for seed in range(30)]
     *cells, everything = _coverages([each for intervals in found for each in intervals])

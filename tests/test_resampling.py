@@ -7,9 +7,11 @@ from scipy import sparse, stats
 
 from corrsteer.errors import InsufficientDataError
 from corrsteer.stats import resampling
-from corrsteer.stats.intervals import bootstrap_intervals
+from corrsteer.stats.groups import Groups
+from corrsteer.stats.intervals import bootstrap_intervals, carriers, effective_samples
 from corrsteer.stats.resampling import (
     Latents,
+    best_again,
     max_t,
     split_half_agreement,
     unit,
@@ -64,7 +66,9 @@ def test_the_null_is_the_largest_r_of_all_hook_points_under_the_same_permutation
     layers = [activations(seed=seed) for seed in (2, 3)]
     found = max_t([Latents.of(sparse.csr_array(z)) for z in layers], y, permutations=150, seed=5)
     assert found.comparisons == sum(int((np.ptp(z, axis=1) > 0).sum()) for z in layers)
-    permuted = np.concatenate([p for _, p in resampling._permuted(y, 150, 5)], axis=1)
+    permuted = np.concatenate(
+        [p for _, p in resampling._permuted(y, 150, 5, Groups.of(None, len(y)))], axis=1
+    )
     assert len({tuple(column) for column in permuted.T}) == 150
     for column, largest in zip(permuted.T, found.null, strict=True):
         assert sorted(column) == sorted(y)
@@ -219,3 +223,78 @@ def test_a_strong_feature_is_stable_and_noise_is_not():
     assert split_half_agreement(Latents.of(sparse.csr_array(z)), y) == 1.0
     assert noise < 0.5
     assert split_half_agreement(Latents.of(sparse.csr_array((5, 60))), y) is None
+
+
+def test_groups_of_one_size_change_places_whole():
+    labels = np.repeat(np.arange(20), 3)[np.random.default_rng(0).permutation(60)]
+    groups = Groups.of(labels, 60)
+    giver = groups.exchanged(50, np.random.default_rng(1))
+    assert (np.sort(giver, axis=0) == np.arange(60)[:, None]).all()  # permutations
+    for column in giver.T:
+        for group in range(20):
+            assert len(set(labels[column[labels == group]])) == 1  # of one other group
+    assert len({tuple(column) for column in giver.T}) == 50
+
+
+def test_groups_change_places_with_those_of_like_size():
+    sizes = [1, 1, 2, 2, 3, 4, 7, 8]
+    labels = np.repeat(np.arange(8), sizes)
+    groups = Groups.of(labels, len(labels))
+    seen = {group: set() for group in range(8)}
+    for column in groups.exchanged(300, np.random.default_rng(0)).T:
+        for group in range(8):
+            (giver,) = set(labels[column[labels == group]])
+            seen[group].add(int(giver))
+    assert seen == {g: h for pair in ({0, 1}, {2, 3}, {4, 5}, {6, 7}) for g in pair for h in [pair]}
+
+
+def test_noise_that_comes_in_groups_is_not_significant():
+    rng, found = np.random.default_rng(0), []
+    labels = np.repeat(np.arange(40), 5)
+    for seed in range(20):
+        z = np.maximum(rng.normal(size=(60, 40))[:, labels] + 0.3 * rng.normal(size=(60, 200)), 0)
+        y = (rng.normal(size=40)[labels] + 0.5 * rng.normal(size=200) > 0).astype(float)
+        latents = Latents.of(sparse.csr_array(z))
+        r = latents.correlations(unit(y)[:, None])[:, 0]
+        p = [
+            max_t([latents], y, 99, seed, groups).p_adjusted(r).min()
+            for groups in (None, Groups.of(labels, 200))
+        ]
+        found.append([each <= 0.05 for each in p])
+    alone, whole = np.sum(found, axis=0)
+    assert alone > 15
+    assert whole < 5
+
+
+def test_copies_of_samples_count_once():
+    z, y = activations(d=5, n=100)[2:], outcomes(100)
+    twice, groups = np.repeat(z, 2, axis=1), Groups.of(np.repeat(np.arange(100), 2), 200)
+    wider = (stats.t.ppf(0.975, 99) / stats.norm.ppf(0.975)) ** 2
+    np.testing.assert_allclose(
+        effective_samples(twice, np.repeat(y, 2), groups), 3 + 197 / 2 / wider, rtol=1e-12
+    )
+    assert effective_samples(z, y, Groups.of(None, 100)).tolist() == [100.0] * 3
+    np.testing.assert_allclose(carriers(twice, groups), carriers(z, Groups.of(None, 100)))
+    copies = bootstrap_intervals(twice, np.repeat(y, 2), 500, 3, groups)
+    np.testing.assert_allclose(copies, bootstrap_intervals(z, y, 500, 3), atol=1e-12)
+
+
+def test_carriers_are_the_samples_on_which_a_rare_latent_is_active():
+    z = np.zeros((2, 1000))
+    z[0, :10], z[1, :10] = 1.0, [100.0, *[1.0] * 9]
+    few, one = carriers(z, Groups.of(None, 1000))
+    assert few == pytest.approx(10, rel=0.05)
+    assert one == pytest.approx(1, rel=0.05)
+
+
+def test_the_best_is_counted_in_resamples_of_groups():
+    z, y = activations(), outcomes()
+    groups = Groups.of(np.arange(60) // 3, 60)
+    latents = Latents.of(sparse.csr_array(z))
+    found = best_again(latents, y, groups, resamples=40, seed=5)
+    for drawn, best in zip(next(groups.drawn(40, 5))[1], found, strict=True):
+        rows = np.repeat(np.arange(60), drawn[groups.codes].astype(int))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            r = np.corrcoef(z[:, rows], y[rows])[-1, :-1]
+        r[(np.ptp(z[:, rows], axis=1) == 0)] = np.nan
+        assert best == np.nanargmax(r)

@@ -28,7 +28,8 @@ class Feature:
         latent: index into d_sae.
         coefficient: what `W_dec[latent]` is multiplied with, in units of SAE activation.
         correlation: Pearson r of its pooled activation with the outcome.
-        correlation_ci: Fisher's 95 % interval of r, not corrected for selection.
+        correlation_ci: Fisher's 95 % interval of r, not corrected for selection. Where samples
+            belong together it is that of fewer independent ones (`effective_samples`).
         p_adjusted: two-sided p-value of r = 0 that holds for all latents of all layers at once.
         frequency: share of fit samples on which it is active; `frequency_correct` of those with
             outcome > 0, `frequency_incorrect` of the rest, None where there are none.
@@ -40,10 +41,12 @@ class Feature:
             p-value is called a discovery, by Student's p-values.
         correlation_ci_bootstrap: bootstrap (BCa) 95 % interval of r, which assumes no
             distribution; not corrected for selection either. None without a log of activations,
-            or where the feature is too rarely active.
+            or where too few samples carry the feature's variance (`carriers`).
         score: what it was ranked by: r, or where the run's method says so the contrast, or mutual
             information or the Fisher ratio with the sign of r. None in runs from before there was
             another.
+        chosen_again: share of resamples of the fit samples, or groups of them, in which it is the
+            best of its layer; None without a log, and for another method than `corr`.
     """
 
     hook_point: str
@@ -62,6 +65,7 @@ class Feature:
     q_value: float | None = None
     correlation_ci_bootstrap: tuple[float, float] | None = None
     score: float | None = None
+    chosen_again: float | None = None
 
     @property
     def merit(self) -> float:

@@ -67,3 +67,12 @@ def group_ids(samples: Sequence[Sample]) -> list[int]:
             parent[other] = one
     numbers: dict[int, int] = {}
     return [numbers.setdefault(root(index), len(numbers)) for index in range(len(samples))]
+
+
+def group_labels(samples: Sequence[Sample]) -> dict[str, str]:
+    """Sample id -> id of the first sample of its group: a label that parts of a task share."""
+    labels: dict[int, str] = {}
+    numbers = group_ids(samples)
+    for number, sample in zip(numbers, samples, strict=True):
+        labels.setdefault(number, sample.id)
+    return {s.id: labels[number] for number, s in zip(numbers, samples, strict=True)}

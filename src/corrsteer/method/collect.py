@@ -33,7 +33,7 @@ from corrsteer.runs.activation_log import (
     read_entries,
 )
 from corrsteer.runs.statistics_file import STATISTICS_FILE, read_statistics, statistics_bytes
-from corrsteer.samples import Sample
+from corrsteer.samples import Sample, group_labels
 from corrsteer.scoring.base import Scorer, score_batch
 from corrsteer.settings import FitSettings
 from corrsteer.stats.correlation import StreamingCorrelation
@@ -87,7 +87,8 @@ def collect(
     pairs = [(sample, lm.prompt_ids(sample)) for sample in samples]
     batches = length_batches([len(ids) for _, ids in pairs], settings.batch_size)
     units = execution.units_of([[pairs[index] for index in batch] for batch in batches])
-    total = _Total.empty(coders, lm, settings.log)
+    groups = group_labels([*{s.id: s for s in (*task.fit, *samples)}.values()])
+    total = _Total.empty(coders, lm, groups if settings.log else None)
     if execution.checkpoint is not None:
         total.restore(execution.checkpoint, [sum(map(len, unit)) for unit in units])
     job = Collecting(coders, task.scorer, task.allowed_replies, task.max_new_tokens, settings)
@@ -227,13 +228,18 @@ class _Total:
     unsaved: list[Entries] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, coders: Mapping[HookPoint, SparseCoder], lm: LanguageModel, log: bool) -> _Total:
+    def empty(
+        cls,
+        coders: Mapping[HookPoint, SparseCoder],
+        lm: LanguageModel,
+        logged: Mapping[str, str] | None,
+    ) -> _Total:
         statistics = {
             hook: StreamingCorrelation(coder.d_sae, lm.device_of(hook))
             for hook, coder in coders.items()
         }
         widths = {hook.name: coder.d_sae for hook, coder in coders.items()}
-        return cls(statistics, LogWriter(widths) if log else None)
+        return cls(statistics, None if logged is None else LogWriter(widths, logged))
 
     def add(self, part: Part) -> None:
         for hook, statistics in part.statistics.items():

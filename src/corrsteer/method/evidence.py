@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint
@@ -17,15 +18,22 @@ from corrsteer.method.ranking import Ranking, SAEPlace, Statistics, rank
 from corrsteer.runs.activation_log import ActivationLog
 from corrsteer.runs.evidence import Evidence
 from corrsteer.settings import FitSettings, Sign
-from corrsteer.stats.intervals import bootstrap_intervals
+from corrsteer.stats.intervals import (
+    CARRIERS,
+    bootstrap_intervals,
+    carriers,
+    effective_samples,
+)
 from corrsteer.stats.resampling import (
     Latents,
     MaxT,
+    best_again,
     max_t,
     split_half_agreement,
     unit,
 )
 from corrsteer.stats.sample_size import smallest_correlation
+from corrsteer.stats.significance import correlation_interval
 
 _SIGNS: Mapping[Sign, int] = {"positive": 1, "negative": -1, "both": 0}
 
@@ -87,16 +95,19 @@ def infer(
         activations = log.activations(hook.name)
         latents = Latents.of(activations, settings.min_frequency)
         if settings.method == "corr":
+            sign = _SIGNS[settings.sign]
             stability[hook.name] = split_half_agreement(
-                latents, log.outcomes, _SIGNS[settings.sign], seed=settings.seed
+                latents, log.outcomes, sign, seed=settings.seed, groups=log.groups
             )
-        r = _observed(latents, log.outcomes, log.widths[hook.name])
-        rows = activations[np.array([f.latent for f in features], dtype=np.int64)].toarray()
-        intervals = bootstrap_intervals(rows, log.outcomes, seed=settings.seed).tolist()
-        by_layer[hook] = tuple(
-            _judged(feature, null, float(r[feature.latent]), interval)
-            for feature, interval in zip(features, intervals, strict=True)
-        )
+            again = best_again(latents, log.outcomes, log.groups, sign, seed=settings.seed)
+            features = tuple(
+                replace(feature, chosen_again=float(np.mean(again == feature.latent)))
+                for feature in features
+            )
+        if null is not None:
+            r = _observed(latents, log.outcomes, log.widths[hook.name])
+            features = tuple(_tested(feature, null, r[feature.latent]) for feature in features)
+        by_layer[hook] = _with_intervals(features, activations, log, settings.seed)
     ranking = replace(ranking, by_layer=by_layer)
     known = [share for share in stability.values() if share is not None]
     return ranking, Evidence(
@@ -125,7 +136,7 @@ def permuted_null(
             yield Latents.of(log.activations(name), settings.min_frequency)
 
     y = log.outcomes if outcomes is None else outcomes
-    return max_t(hook_points(), y, settings.permutations, settings.seed)
+    return max_t(hook_points(), y, settings.permutations, settings.seed, log.groups)
 
 
 def family_wise(
@@ -160,23 +171,32 @@ def _bound(ranking: Ranking, alpha: float) -> float:
     return smallest_correlation(ranking.n, max(ranking.comparisons, 1), alpha)
 
 
-def _judged(
-    feature: Feature, null: MaxT | None, observed: float, interval: Sequence[float]
-) -> Feature:
-    """The feature with its p-value and bootstrap interval.
+def _tested(feature: Feature, null: MaxT, observed: float) -> Feature:
+    """The feature with its p-value by permutation.
 
     Args:
         feature: as ranked.
-        null: the null distribution, or None to keep the p-value.
+        null: the null distribution.
         observed: r of the logged activations, which differ from the ranked ones by rounding to
             float16; NaN where rounding made them constant.
-        interval: low and high; NaN where it is undefined.
     """
-    low, high = interval
-    feature = replace(
-        feature, correlation_ci_bootstrap=None if np.isnan(low + high) else (low, high)
-    )
-    if null is None:
-        return feature
-    r = feature.correlation if np.isnan(observed) else observed
+    r = feature.correlation if np.isnan(observed) else float(observed)
     return replace(feature, p_adjusted=float(null.p_adjusted(r)), p_method="max-T permutation")
+
+
+def _with_intervals(
+    features: Sequence[Feature], activations: sparse.csr_array, log: ActivationLog, seed: int
+) -> tuple[Feature, ...]:
+    """Features of one hook point with their bootstrap intervals, and Fisher's where groups are."""
+    rows = activations[np.array([f.latent for f in features], dtype=np.int64)].toarray()
+    ends = bootstrap_intervals(rows, log.outcomes, seed=seed, groups=log.groups)
+    ends[carriers(rows, log.groups) < CARRIERS] = np.nan
+    independent = effective_samples(rows, log.outcomes, log.groups)
+    found = []
+    for feature, (low, high), n in zip(features, ends.tolist(), independent, strict=True):
+        if not log.groups.single:
+            fisher = correlation_interval(feature.correlation, float(n))
+            feature = replace(feature, correlation_ci=fisher)
+        bootstrap = None if np.isnan(low + high) else (low, high)
+        found.append(replace(feature, correlation_ci_bootstrap=bootstrap))
+    return tuple(found)

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from corrsteer.errors import ArtifactError
 from corrsteer.files import own_folder, regular
+from corrsteer.stats.groups import Groups
 
 LOG_FILE = "activations.parquet"
 OUTCOMES_FILE = "outcomes.parquet"
@@ -46,8 +47,8 @@ COLUMNS = pa.schema(
         ("value", pa.float16()),
     ]
 )
-OUTCOMES = pa.schema([("id", pa.string()), ("outcome", pa.float64())])
-"""Columns of the two files."""
+OUTCOMES = pa.schema([("id", pa.string()), ("outcome", pa.float64()), ("group", pa.string())])
+"""Columns of the two files; logs of before there were groups have none of the last."""
 
 LIMIT_BYTES = 2 * 2**30
 """A log that grows past this is given up. Dense activations (`--raw`) of 4,000 samples of a model
@@ -81,13 +82,20 @@ class ActivationLog:
         widths: hook point name -> its number of latents, in the order of layers.
         ids: of the samples, in the order of collection.
         outcomes: theirs, float64 [samples].
+        labels: theirs, the same for samples that belong together.
     """
 
     folder: Path
     widths: Mapping[str, int]
     ids: tuple[str, ...] = field(repr=False)
     outcomes: NDArray[np.float64] = field(repr=False)
+    labels: tuple[str, ...] = field(repr=False)
     _spool: Spool | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def groups(self) -> Groups:
+        """Which of the samples belong together and do not count as independent."""
+        return Groups.of(self.labels, len(self.labels))
 
     def activations(self, hook_point: str) -> sparse.csr_array:
         """Pooled activations of one hook point, float64, [d_sae, samples], read from disk.
@@ -175,13 +183,16 @@ def open_log(folder: Path) -> ActivationLog | None:
         document = json.loads(header or b"{}")
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise ArtifactError(f"{path} is not a log of activations; train again")
-        if not pq.read_schema(path).equals(COLUMNS) or not outcomes.schema.equals(OUTCOMES):
+        known = [OUTCOMES, OUTCOMES.remove(2)]
+        if not pq.read_schema(path).equals(COLUMNS) or outcomes.schema not in known:
             raise ArtifactError(f"{path} or {OUTCOMES_FILE} has other columns; train again")
         values = outcomes["outcome"].to_numpy()
-        if not ((values >= 0) & (values <= 1)).all() or outcomes["id"].null_count:
+        missing = sum(outcomes[name].null_count for name in outcomes.column_names)
+        if not ((values >= 0) & (values <= 1)).all() or missing:
             raise ArtifactError(f"{folder / OUTCOMES_FILE} holds what no run can; train again")
         ids = tuple(outcomes["id"].to_pylist())
-        return ActivationLog(folder, document["widths"], ids, values)
+        labels = tuple(outcomes["group"].to_pylist()) if outcomes.num_columns > 2 else ids
+        return ActivationLog(folder, document["widths"], ids, values, labels)
     except (OSError, pa.ArrowException, ValueError, KeyError, RecursionError) as error:
         raise _corrupt(path, error) from error
 
@@ -268,17 +279,28 @@ def read_entries(path: Path) -> list[Entries]:
 class LogWriter:
     """Writes the log of one collection into a temporary folder.
 
+    Args:
+        widths: hook point name -> its number of latents.
+        groups: sample id -> label of its group; a sample without one is by itself.
+        limit_bytes: size at which the log is given up.
+
     Attributes:
         given_up: why there will be no log, or None.
     """
 
-    def __init__(self, widths: Mapping[str, int], limit_bytes: int = LIMIT_BYTES):
+    def __init__(
+        self,
+        widths: Mapping[str, int],
+        groups: Mapping[str, str] | None = None,
+        limit_bytes: int = LIMIT_BYTES,
+    ):
         self.given_up: str | None = None
-        self._widths, self._limit = dict(widths), limit_bytes
+        self._widths, self._group_of, self._limit = dict(widths), groups or {}, limit_bytes
         self._spool = Spool()
         self._path = self._spool.path / LOG_FILE
         self._ids: list[str] = []
         self._outcomes: list[float] = []
+        self._labels: list[str] = []
         self._buffers: dict[str, list[pa.RecordBatch]] = {name: [] for name in widths}
         self._held = 0
         header = json.dumps({"schema": SCHEMA, "widths": self._widths})
@@ -301,6 +323,7 @@ class LogWriter:
             self._hold(name, samples + np.int32(first), latents, values)
         self._ids += entries.ids
         self._outcomes += entries.outcomes
+        self._labels += [self._group_of.get(each, each) for each in entries.ids]
         if self._held >= BUFFER_ENTRIES:
             self._flush()
 
@@ -319,6 +342,7 @@ class LogWriter:
             self._flush()
         self._ids += log.ids
         self._outcomes += log.outcomes.tolist()
+        self._labels += log.labels
 
     def close(self) -> ActivationLog | None:
         """The finished log, which keeps its temporary folder; None where it was given up.
@@ -332,13 +356,12 @@ class LogWriter:
         outcomes = np.asarray(self._outcomes, dtype=np.float64)
         try:
             self._file.close()
-            table = pa.table({"id": pa.array(self._ids, pa.string()), "outcome": outcomes})
+            table = pa.table([self._ids, outcomes, self._labels], OUTCOMES)
             pq.write_table(table, self._spool.path / OUTCOMES_FILE)
         except OSError as error:
             raise _cannot_log(error) from error
-        return ActivationLog(
-            self._spool.path, self._widths, tuple(self._ids), outcomes, self._spool
-        )
+        ids, labels = tuple(self._ids), tuple(self._labels)
+        return ActivationLog(self._spool.path, self._widths, ids, outcomes, labels, self._spool)
 
     def _hold(
         self,

@@ -86,6 +86,18 @@ class Groups:
             counts = np.bincount(index.ravel(), minlength=count * n).reshape(count, n)
             yield start, counts.astype(np.float64)
 
+    def permuted(self, outcomes: Floats, count: int, rng: np.random.Generator) -> Floats:
+        """Outcomes under permutations that keep together what belongs together; [samples, count].
+
+        Args:
+            outcomes: [samples].
+            count: of permutations.
+            rng: draws them.
+        """
+        if self.single:
+            return rng.permuted(np.repeat(outcomes[:, None], count, axis=1), axis=0)
+        return outcomes[self.exchanged(count, rng)]
+
     def exchanged(self, count: int, rng: np.random.Generator) -> Ints:
         """Whose outcome each sample gets, where whole groups change places; [samples, count].
 

@@ -25,7 +25,8 @@ def carriers(activations: Floats, groups: Groups) -> Floats:
     """
     squares = groups.sums(np.square(activations - activations.mean(axis=1, keepdims=True)).T)
     with np.errstate(invalid="ignore"):
-        return np.nan_to_num(squares.sum(axis=0) ** 2 / np.square(squares).sum(axis=0))
+        shares: Floats = squares.sum(axis=0) ** 2 / np.square(squares).sum(axis=0)
+    return np.nan_to_num(shares)
 
 
 def effective_samples(activations: Floats, outcomes: Floats, groups: Groups) -> Floats:

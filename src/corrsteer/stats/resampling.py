@@ -139,7 +139,7 @@ def max_t(
     Raises:
         InsufficientDataError: all outcomes are equal.
     """
-    outcomes = unit(outcomes)
+    outcomes, groups = unit(outcomes), groups or Groups.of(None, len(outcomes))
     null, comparisons = np.zeros(permutations), 0
     for latents in hook_points:
         comparisons += len(latents.index)
@@ -153,16 +153,17 @@ def max_t(
 
 
 def _permuted(
-    outcomes: Floats, permutations: int, seed: int, groups: Groups | None = None
+    outcomes: Floats, permutations: int, seed: int, groups: Groups
 ) -> Iterator[tuple[int, Floats]]:
-    """Blocks of permuted outcomes, [samples, <= BLOCK], with the number of the first."""
+    """Blocks of permuted outcomes, [samples, <= BLOCK], with the number of the first.
+
+    Permutations of single samples have the mean and norm that the outcomes have; those of groups
+    repeat some outcomes and leave some out.
+    """
     for start in range(0, permutations, BLOCK):
-        count = min(BLOCK, permutations - start)
         rng = np.random.default_rng([seed, start])
-        if groups is None or groups.single:
-            yield start, rng.permuted(np.repeat(outcomes[:, None], count, axis=1), axis=0)
-        else:
-            yield start, _units(outcomes[groups.exchanged(count, rng)])
+        permuted = groups.permuted(outcomes, min(BLOCK, permutations - start), rng)
+        yield start, permuted if groups.single else _units(permuted)
 
 
 def _units(outcomes: Floats) -> Floats:
@@ -203,7 +204,7 @@ def split_half_agreement(
     halves = np.zeros((n, repeats))
     halves[: n // 2] = 1.0
     halves = rng.permuted(halves, axis=0)[groups.codes]
-    one, other = (_best(latents, outcomes, half, sign)[0] for half in (halves, 1 - halves))
+    one, other = (_best(latents, outcomes, half, sign) for half in (halves, 1 - halves))
     valid = (one >= 0) & (other >= 0)
     return float(np.mean(one[valid] == other[valid])) if valid.any() else None
 
@@ -215,8 +216,8 @@ def best_again(
     sign: int = 1,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> tuple[Ints, Floats]:
-    """Which latent is the best in samples drawn with replacement, group by group, and its score.
+) -> Ints:
+    """Which latent is the best in samples drawn with replacement, group by group.
 
     Args:
         latents: of one hook point.
@@ -227,20 +228,19 @@ def best_again(
         seed: of the draws, which are the same for every hook point.
 
     Returns:
-        its index into d_sae, -1 where none has such an r, and that r times the sign, or |r| for
-        sign 0; [resamples] each.
+        its index into d_sae, -1 where none has such an r; [resamples].
     """
-    best, score = np.full(resamples, -1), np.full(resamples, -np.inf)
+    best = np.full(resamples, -1)
     if len(latents.index):
         for start, drawn in groups.drawn(resamples, seed):
-            part = slice(start, start + len(drawn))
-            index, score[part] = _best(latents, outcomes, drawn.T[groups.codes], sign)
-            best[part] = np.where(index >= 0, latents.index[index], -1)
-    return best, score
+            index = _best(latents, outcomes, drawn.T[groups.codes], sign)
+            found = np.where(index >= 0, latents.index[index], -1)
+            best[start : start + len(drawn)] = found
+    return best
 
 
-def _best(latents: Latents, outcomes: Floats, weight: Floats, sign: int) -> tuple[Ints, Floats]:
-    """The best latent among weighted samples and its score, [repeats]; -1 where none is defined.
+def _best(latents: Latents, outcomes: Floats, weight: Floats, sign: int) -> Ints:
+    """The best latent among weighted samples, [repeats]; -1 where none is defined.
 
     Args:
         latents: of one hook point.
@@ -259,6 +259,5 @@ def _best(latents: Latents, outcomes: Floats, weight: Floats, sign: int) -> tupl
         score = np.abs(r) if sign == 0 else sign * r
         # what varies by less than this share of its squares is constant but for rounding
         score = np.where((spread > 1e-9 * squares) & (score > 0), score, -np.inf)
-    highest = score.max(axis=0)
-    best: Ints = np.where(np.isfinite(highest), score.argmax(axis=0), -1)
-    return best, highest
+    best: Ints = np.where(np.isfinite(score.max(axis=0)), score.argmax(axis=0), -1)
+    return best

@@ -16,7 +16,7 @@ LEVEL = 0.95
 """Confidence level of every interval."""
 
 
-def correlation_interval(r: float, n: int, level: float = LEVEL) -> tuple[float, float]:
+def correlation_interval(r: float, n: float, level: float = LEVEL) -> tuple[float, float]:
     """Fisher's interval for a Pearson correlation.
 
     tanh(artanh(r) -+ z / sqrt(n - 3)), Fisher (1915). It assumes joint normality, which pooled
@@ -24,7 +24,7 @@ def correlation_interval(r: float, n: int, level: float = LEVEL) -> tuple[float,
 
     Args:
         r: the sample correlation, in [-1, 1].
-        n: number of samples.
+        n: number of independent samples.
         level: of confidence.
 
     Returns:

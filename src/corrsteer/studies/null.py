@@ -128,8 +128,9 @@ def null_study(
 
     Every run has a seed of its own, made of the settings' seed and the run's number.
 
-    - Family-wise: the outcomes of the fit samples are permuted, and every latent of every layer
-      is judged by max-T permutation with permutations of its own, as in a fit.
+    - Family-wise: the outcomes of the fit samples are permuted, those of a group together, and
+      every latent of every layer is judged by max-T permutation with permutations of its own, as
+      in a fit.
     - Recommended: the search is run on the select split with the real features, their real
       steering and the model's real replies, but on a random half of the samples the outcomes of
       the baseline and of the steered arm are exchanged. The same samples for all settings, so the
@@ -223,7 +224,8 @@ class _Runs:
     rows: Mapping[tuple[str, int], Tensor]
 
     def family_wise(self, run: int) -> dict[str, Any]:
-        outcomes = self._rng(run, "family_wise").permutation(self.log.outcomes)
+        rng = self._rng(run, "family_wise")
+        outcomes = self.log.groups.permuted(self.log.outcomes, 1, rng)[:, 0]
         seeded = dataclasses.replace(self.settings, seed=(self.settings.seed + 1 + run) % 2**32)
         found = family_wise(self.log, seeded, outcomes).values()
         p = min((float(np.nanmin(each)) for each in found if not np.isnan(each).all()), default=1.0)
