@@ -485,3 +485,43 @@ def test_what_cannot_have_been_collected_is_refused(train, tmp_path, monkeypatch
     monkeypatch.chdir(here)
     refused(train(collected=tmp_path / "none"), here, "no run at")
     refused(train(collected=tmp_path, shard="1/2"), here, "--shard", "--collected")
+
+
+SEEDS = {"controls": 1, "permutations": 20, "strengths": "1", "seeds": "1,2"}
+
+
+def test_runs_over_seeds_are_told_together(train, here):
+    code, out, err = train("--json", out="both", **SEEDS)
+    assert code == 0, err
+    document = json.loads(out)
+    assert document == json.loads((here / "both" / "seeds.json").read_text())
+    runs = {seed: load_run(here / "both" / f"seed-{seed}") for seed in (1, 2)}
+    assert [run.settings.seed for run in runs.values()] == [1, 2]
+    assert [*document["arms"]] == ["S", "A", "P", "G", "recommended"]
+    for name, arm in document["arms"].items():
+        found = document["runs"].values()
+        of_arm = [run if name == "recommended" else run["strategies"][name] for run in found]
+        changes = [each["delta"]["value"] for each in of_arm]
+        assert [*arm["changes"].values()] == changes
+        assert arm["mean"] == pytest.approx(sum(changes) / 2)
+    assert sum(document["verdicts"].values()) == 2
+    code, again, err = train("--json", "--resume", out="both", **SEEDS)
+    assert code == 0, err
+    assert json.loads(again)["arms"] == document["arms"]
+    code, table, _ = train("--resume", out="both", **SEEDS)
+    assert code == 0
+    assert "recommended" in table
+    assert "seed 2" in table
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"seeds": "1"}, "two or more different numbers"),
+        ({"seeds": "1,1"}, "two or more different numbers"),
+        ({"seed": "3"}, "go without --seed"),
+        ({"shard": "1/2"}, "go without --shard"),
+    ],
+)
+def test_seeds_that_are_no_several_runs_are_refused(train, here, more, told):
+    refused(train(**(SEEDS | more)), here, told)

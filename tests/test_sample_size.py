@@ -1,18 +1,25 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from scipy import stats
 
 from corrsteer.cli import cli
 from corrsteer.errors import SettingsError
+from corrsteer.stats import metrics
 from corrsteer.stats.sample_size import (
+    Questions,
+    detectable_gain,
     detecting_samples,
     exact_samples,
+    gain_power,
     hoeffding_samples,
+    largest_correlation,
     plan,
     printed_samples,
+    samples_for_gain,
     samples_for_width,
     smallest_correlation,
 )
@@ -132,12 +139,17 @@ def test_the_samples_that_find_a_correlation_are_the_fewest(r, comparisons):
         {"comparisons": 0},
         {"alpha": 1},
         {"samples": (3,)},
+        {"right": 1.0},
+        {"gain": 0.0},
+        {"gain": 0.9, "worse": 0.1},
+        {"power": 1.0},
+        {"tolerance": 0.0},
         {"frequency": math.nan},
     ],
 )
 def test_values_out_of_range_are_refused(bad):
     with pytest.raises(SettingsError, match=r"is .*; choose a number"):
-        plan(**{"frequency": 0.1, **bad})
+        plan(Questions(**{"frequency": 0.1, **bad}))
 
 
 def test_the_command_prints_one_json_object():
@@ -148,7 +160,11 @@ def test_the_command_prints_one_json_object():
     document = json.loads(done.output)
     assert document["activations"]["exact"] == exact_samples(0.01, 10, 0.05)
     assert document["width"]["samples"] == samples_for_width(0.3, 0.2)
-    assert document["detection"]["samples"] == detecting_samples(0.3, 6144)
+    assert document["detection"]["samples"] == detecting_samples(0.3, 6144, power=0.8)
+    assert document["detection"]["largest"] == pytest.approx(math.sqrt(0.01 / 0.99))
+    assert document["detection"]["possible"] is False
+    assert document["change"]["samples"] == samples_for_gain(0.1)
+    assert document["change"]["guard_samples"] == 112
     assert set(document["detection"]["smallest"]) == {"108", "400", "1000", "4000"}
 
 
@@ -157,3 +173,48 @@ def test_the_command_prints_a_table():
     assert done.exit_code == 0
     assert "1,568" in done.output  # exact
     assert "at 50 samples" in " ".join(done.output.split())
+    asked = CliRunner().invoke(cli, ["plan", "--frequency", "0.01", "--correlation", "0.3"])
+    assert "0.101, less than asked for" in " ".join(asked.output.split())
+
+
+@pytest.mark.parametrize("power", [0.5, 0.8, 0.9])
+def test_a_correlation_is_found_as_often_as_it_was_planned_to_be(power):
+    n = detecting_samples(0.3, 1000, power=power)
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(size=(2, 4000, n))
+    y = 0.3 * x + math.sqrt(1 - 0.3**2) * noise
+    r = [np.corrcoef(*pair)[0, 1] for pair in zip(x, y, strict=True)]
+    assert np.mean(np.abs(r) >= smallest_correlation(n, 1000)) == pytest.approx(power, abs=0.025)
+
+
+@pytest.mark.parametrize(("s", "right"), [(0.01, 0.5), (0.3, 0.6), (0.7, 0.4)])
+def test_no_latent_goes_with_the_outcome_better_than_it_can(s, right):
+    n, rng = 1000, np.random.default_rng(0)
+    y = (np.arange(n) < round(right * n)).astype(float)
+    best = np.corrcoef((np.arange(n) < round(s * n)).astype(float), y)[0, 1]
+    assert largest_correlation(s, right) == pytest.approx(best, abs=1e-9)
+    z = (rng.random((500, n)) < s) * rng.lognormal(size=(500, n))
+    z[:250] *= y  # active on right samples alone
+    z = z[(z > 0).mean(axis=1) <= s] if s <= right else z
+    assert max(abs(np.corrcoef(row, y)[0, 1]) for row in z if row.any()) <= best + 0.05
+
+
+@pytest.mark.parametrize(
+    ("gain", "n", "worse"), [(0.1, 60, 0.0), (0.2, 40, 0.1), (0.05, 300, 0.02)]
+)
+def test_the_power_of_a_gain_is_how_often_the_exact_test_finds_it(gain, n, worse):
+    rng, found = np.random.default_rng(0), 0
+    for _ in range(1500):
+        change = rng.choice([1.0, -1.0, 0.0], n, p=[gain + worse, worse, 1 - gain - 2 * worse])
+        each = metrics.delta(np.where(change < 0, 1.0, 0.0), np.where(change > 0, 1.0, 0.0))
+        found += each.value > 0 and each.p_value < 0.05
+    assert gain_power(gain, n, worse) == pytest.approx(found / 1500, abs=0.04)
+
+
+def test_samples_and_gains_are_the_least_that_reach_the_power():
+    n = samples_for_gain(0.1)
+    assert gain_power(0.1, n) >= 0.8 > gain_power(0.1, n - 1)
+    gain = detectable_gain(n)
+    assert gain_power(gain, n) >= 0.8 > gain_power(gain - 0.001, n)
+    assert detectable_gain(3) is None
+    assert detectable_gain(0) is None

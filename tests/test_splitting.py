@@ -3,11 +3,11 @@ import pytest
 
 import corrsteer as cs
 from corrsteer.method.splitting import Halves, topped_up
-from corrsteer.method.strategies import least_gain
 from corrsteer.runs.search import GuardAccuracy
 from corrsteer.samples import Sample, group_ids
 from corrsteer.scoring.rules import RULES
 from corrsteer.settings import FitSettings
+from corrsteer.stats.sample_size import least_gain
 from corrsteer.tasks import Task
 
 
@@ -64,11 +64,16 @@ def test_a_loss_that_may_be_too_large_is_a_loss():
     assert not GuardAccuracy(0.9, 0.87, needed=200).harmed(0.03)
 
 
-def test_a_fit_says_where_it_built_and_confirmed(lm, task_file):
+def test_a_fit_says_where_it_built_and_confirmed(lm, task_file, caplog):
     from conftest import SCORER
 
     own = cs.load_task(task_file, scorer=SCORER, max_new_tokens=6)
-    search = cs.fit(lm, own).search
+    with caplog.at_level("INFO", "corrsteer"):
+        search = cs.fit(lm, own).search
     assert (search.n_built, search.n_confirmed) == (30, 12)
     assert search.least_gain == pytest.approx(0.5)
+    assert search.detectable_gain == pytest.approx(0.578)
+    assert (
+        "a gain below 50 points cannot be significant; one of 58 is, in 80% of cases" in caplog.text
+    )
     assert all(trial.confirmed is None or trial.p_adjusted <= 1 for trial in search.trials)

@@ -53,6 +53,8 @@ class FitSettings:
         controls: number of random-feature controls.
         guard_tolerance: the accuracy a guard task may lose, as a fraction.
         alpha: significance level of the recommendation, over the whole search.
+        power: with which a gain is called detectable; it changes what is said of what could have
+            been seen, and no result.
         least_select: select samples that there are to be: where a task's own split has fewer, fit
             samples are moved to it, up to half of both or a little more. 0 leaves splits as they
             are.
@@ -82,6 +84,7 @@ class FitSettings:
     controls: int = 10
     guard_tolerance: float = 0.03
     alpha: float = 0.05
+    power: float = 0.8
     least_select: int = 200
     val_limit: int | None = None
     test_limit: int | None = None
@@ -126,6 +129,8 @@ class FitSettings:
             _check_strength("strengths", strength)
         if not self.strengths:
             raise SettingsError("strengths is empty; give at least one number")
+        if not 0 < self.power < 1:
+            raise SettingsError(f"power is {self.power}; choose a fraction above 0 and below 1")
         for name in ("guard_tolerance", "alpha", "min_frequency"):
             share = getattr(self, name)
             if not 0 <= share <= 1:
@@ -170,6 +175,7 @@ class FitKeywords(TypedDict, total=False):
     controls: int
     guard_tolerance: float
     alpha: float
+    power: float
     least_select: int
     val_limit: int | None
     test_limit: int | None

@@ -31,7 +31,7 @@ from corrsteer.runs.records import EvaluationDocument, RunDocument, TuningDocume
 from corrsteer.runs.records import as_json as document_json
 from corrsteer.runs.run import Run
 from corrsteer.scoring.base import prepare
-from corrsteer.tasks import Task, known_tasks, load_task, mini
+from corrsteer.tasks import Task, known_tasks, load_task, mini, own_guards
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +68,16 @@ def guards_of(names: str | None, task: Task, setup: TaskSetup) -> list[Task]:
     """
     if names == NO_GUARDS:
         return []
-    wanted = task.guards if names is None else tuple(names.split(","))
-    if task.name in wanted:
-        raise SettingsError(f"--guard {task.name} is the task itself; choose others")
-    guards = [
-        load_task(name, seed=setup.the_seed, data=_data_folder(setup, name)) for name in wanted
-    ]
+    if names is None:
+        copies = {name: _data_folder(setup, name) for name in task.guards}
+        guards = own_guards(task, setup.the_seed, copies)
+    else:
+        wanted = names.split(",")
+        if task.name in wanted:
+            raise SettingsError(f"--guard {task.name} is the task itself; choose others")
+        guards = [
+            load_task(name, seed=setup.the_seed, data=_data_folder(setup, name)) for name in wanted
+        ]
     for guard in guards:
         prepare(guard.scorer)
     return guards

@@ -223,6 +223,11 @@ class TrainOptions:
     least_select: Annotated[
         int, Option("Select samples that fit samples top the split up to; 0 keeps the task's.")
     ] = 200
+    power: Annotated[float, Option("With which a gain is called detectable.")] = 0.8
+    seeds: Annotated[
+        tuple[int, ...] | None,
+        Option("A run for each of these seeds, and what they say together.", metavar="a,b,c"),
+    ] = None
     val_limit: Annotated[int | None, Option("At most this many select samples.")] = None
     describe: Annotated[bool, Option("Look the features up on Neuronpedia.")] = False
     evaluated: Annotated[bool, Option("Run the test split too.", ("--eval/--no-eval",))] = True
@@ -242,6 +247,8 @@ class TrainOptions:
         check_guards(self.guard)
         if self.collected is not None:
             check_folder(self.collected)
+        if self.seeds is not None:
+            self._check_seeds()
         if self.shard is not None and self.collected is not None:
             raise SettingsError("--shard collects and --collected does not; give one of them")
 
@@ -257,6 +264,26 @@ class TrainOptions:
         strategy, layers = self._strategy()
         given = settings_in(self, FitSettings)
         return FitSettings.of(**{**given, "strategy": strategy, "layers": layers})
+
+    def _check_seeds(self) -> None:
+        """Refuse seeds that are no two runs, and options that are of one run.
+
+        Raises:
+            SettingsError: says which.
+        """
+        seeds = self.seeds or ()
+        if len(seeds) < 2 or len(set(seeds)) < len(seeds):
+            raise SettingsError(f"seeds is {seeds}; give two or more different numbers")
+        of_one = {
+            "--seed": self.setup.seed is not None,
+            "--shard": self.shard is not None,
+            "--collected": self.collected is not None,
+            "--no-eval": not self.evaluated,
+        }
+        for option in (name for name, given in of_one.items() if given):
+            raise SettingsError(f"--seeds makes several whole runs; go without {option}")
+        if self.resume and self.out is None:
+            raise SettingsError("--resume of several seeds needs the folder; give --out")
 
     def _strategy(self) -> tuple[str, tuple[int, ...] | None]:
         """The strategy, and the layers it is for."""
@@ -373,6 +400,11 @@ class PlanOptions:
     samples: Annotated[
         tuple[int, ...] | None, Option("Give the smallest |r| there.", metavar="a,b,c")
     ] = None
+    right: Annotated[float, Option("Share of outcomes that are right.")] = 0.5
+    gain: Annotated[float, Option("Of accuracy, expected from steering.")] = 0.1
+    worse: Annotated[float, Option("Share of samples that get worse by it.")] = 0.0
+    power: Annotated[float, Option("Chance to find what is there.")] = 0.8
+    tolerance: Annotated[float, Option("Loss of a guard task to rule out.")] = 0.03
     as_json: Json = False
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -38,6 +39,7 @@ from corrsteer.runs.records import (
 )
 from corrsteer.runs.verdict import Verdict
 from corrsteer.stats.metrics import Accuracy
+from corrsteer.studies.seeds import SeedsDocument
 
 NARROW = 60
 """Columns below which a progress line goes without its bar."""
@@ -113,6 +115,27 @@ def print_run(document: RunDocument) -> None:
     print_verdict(console, document.verdict)
     if document.run is not None:
         console.print(Text(f"Run folder: {document.run}"), soft_wrap=True)
+
+
+def print_seeds(document: SeedsDocument, out: Path) -> None:
+    """What runs over several seeds say together."""
+    console, seeds = VisibleConsole(), list(document.runs)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("change of test accuracy")
+    for seed in seeds:
+        table.add_column(f"seed {seed}", justify="right")
+    table.add_column("mean [95 % of seeds]", justify="right")
+    for arm in document.arms:
+        cells = [f"{100 * arm.changes[seed]:+.1f}" if seed in arm.changes else "" for seed in seeds]
+        mean = f"{100 * arm.mean:+.1f}"
+        if arm.ci is not None:
+            mean += f" [{100 * arm.ci[0]:+.1f}, {100 * arm.ci[1]:+.1f}]"
+        table.add_row(arm.arm, *cells, mean)
+    print_table(console, table)
+    kinds = ", ".join(f"{kind} in {count}" for kind, count in document.verdicts.items())
+    n = len(seeds)
+    console.print(Text(f"A steering is recommended in {document.recommended} of {n} runs: {kinds}"))
+    console.print(Text(f"Run folders: {out}"), soft_wrap=True)
 
 
 def print_verdict(console: Console, verdict: Verdict) -> None:

@@ -20,9 +20,11 @@ from corrsteer.cli.common import (
     task_of,
 )
 from corrsteer.cli.options import TrainOptions
-from corrsteer.cli.terminal import TerminalProgress, print_run
+from corrsteer.cli.output import print_json, tell
+from corrsteer.cli.terminal import TerminalProgress, print_run, print_seeds
 from corrsteer.execution.checkpoint import Checkpoint, unfinished
-from corrsteer.files import UNFINISHED
+from corrsteer.files import UNFINISHED, write_whole
+from corrsteer.json_text import to_json
 from corrsteer.lm.sae_placement import choose_handles
 from corrsteer.method.provenance import library_versions, provenance_of
 from corrsteer.method.shards import Shard, collect_shard
@@ -35,12 +37,36 @@ from corrsteer.runs.identity import Identity, check_same
 from corrsteer.runs.location import is_run
 from corrsteer.runs.records import RunDocument
 from corrsteer.settings import FitSettings
+from corrsteer.studies.seeds import SeedsDocument
 from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch
+
+SEEDS_FILE = "seeds.json"
+"""Beside the runs over several seeds: what they say together."""
 
 
 def run_train(options: TrainOptions) -> None:
     """`corrsteer train`."""
+    if options.seeds is None:
+        emit(trained(options), options.as_json, print_run)
+        return
+    out = options.out or new_folder(task_of(options.task, options.setup))
+    runs = {}
+    for seed in options.seeds:
+        tell(f"seed {seed}: {out / f'seed-{seed}'}")
+        setup = dataclasses.replace(options.setup, seed=seed)
+        own = dataclasses.replace(options, setup=setup, seeds=None, out=out / f"seed-{seed}")
+        runs[seed] = trained(own)
+    together = SeedsDocument.of(runs)
+    write_whole(out / SEEDS_FILE, to_json(together.as_json()).encode())
+    if options.as_json:
+        print_json(together.as_json())
+    else:
+        print_seeds(together, out)
+
+
+def trained(options: TrainOptions) -> RunDocument:
+    """The document of the run that was asked for, which is made now or was finished before."""
     task = task_of(options.task, options.setup)
     guards = guards_of(options.guard, task, options.setup)
     shard = Shard.parse(options.shard) if options.shard else None
@@ -54,12 +80,9 @@ def run_train(options: TrainOptions) -> None:
         claim_folder(out)
     with quietly(), unfinished(out, options.resume) as checkpoint:
         asked = _identity(options, task, guards, settings, shard)
-        document = (
-            _finished(out, asked)
-            if finished
-            else _train(options, task, guards, asked, out, checkpoint)
-        )
-    emit(document, options.as_json, print_run)
+        if finished:
+            return _finished(out, asked)
+        return _train(options, task, guards, asked, out, checkpoint)
 
 
 def _identity(

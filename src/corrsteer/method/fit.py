@@ -96,6 +96,7 @@ def fit_with(
     made = provenance_of(lm.facts, task, guards, handles)  # of the task as it was given
     task = spent(task, chosen, collected)
     select = SelectSplit.of(lm, task, chosen, execution)
+    select.tell_what_can_be_seen(chosen)
     guard_runners = runners_of(lm, guards, "select", chosen.val_limit, chosen, execution)
     if collected is None:
         samples = limited(task.fit, chosen.samples, chosen.seed, task.shuffled)

@@ -19,6 +19,7 @@ from corrsteer.method.arms import ArmRunner, limited, runners_of
 from corrsteer.samples import Sample, group_ids
 from corrsteer.settings import FitSettings
 from corrsteer.stats.metrics import Labels
+from corrsteer.stats.sample_size import detectable_gain, least_gain
 from corrsteer.tasks import Task
 
 SELECT_SHARE = 0.55
@@ -129,6 +130,33 @@ class SelectSplit:
     runner: ArmRunner
     halves: Halves
     n_select: int
+
+    def tell_what_can_be_seen(self, settings: FitSettings) -> None:
+        """Say, before anything is collected, which gain those who confirm could show at best."""
+        n = len(np.unique(self.runner.groups[self.halves.confirm]))
+        least = least_gain(n, settings.alpha)
+        if least > 1:
+            log.warning(
+                "%s: %d select samples confirm a setting, which cannot show any gain, so nothing "
+                "can be recommended; give more, or take fit samples by a larger --least-select",
+                self.runner.task.name,
+                n,
+            )
+            return
+        found = detectable_gain(n, settings.power, alpha=settings.alpha)
+        often = (
+            ""
+            if found is None
+            else f"; one of {100 * found:.0f} is, in {settings.power:.0%} of cases"
+        )
+        log.info(
+            "%s: %d select samples confirm a setting: a gain below %.0f points cannot be "
+            "significant%s",
+            self.runner.task.name,
+            n,
+            100 * least,
+            often,
+        )
 
     @classmethod
     def of(

@@ -5,7 +5,6 @@ Changes when a strategy is added, or the rule by which one is recommended.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -22,7 +21,7 @@ from corrsteer.runs.search import GuardAccuracy, Search, SearchRecord, Trial
 from corrsteer.runs.steering import Steering, combine
 from corrsteer.settings import FitSettings, Strategy
 from corrsteer.stats.metrics import Delta, Labels
-from corrsteer.stats.sample_size import samples_without_loss
+from corrsteer.stats.sample_size import detectable_gain, least_gain, samples_without_loss
 from corrsteer.stats.significance import bonferroni
 from corrsteer.tasks import Task
 
@@ -123,6 +122,7 @@ class Searcher:
 
     def _record(self, settings: Sequence[Setting], recommended: Setting | None) -> SearchRecord:
         confirming = self._runner.groups[self._halves.confirm]
+        n = len(np.unique(confirming))
         return SearchRecord(
             comparisons=len(self._tried),
             baseline=self._tried[settings[0].key].comparison().baseline,
@@ -130,7 +130,8 @@ class Searcher:
             trials=tuple(self._trial(each) for each in settings),
             n_built=int(self._halves.build.sum()),
             n_confirmed=len(confirming),
-            least_gain=least_gain(len(np.unique(confirming)), self._settings.alpha),
+            least_gain=least_gain(n, self._settings.alpha),
+            detectable_gain=detectable_gain(n, self._settings.power, alpha=self._settings.alpha),
         )
 
     def _parts(self, runner: Arms) -> Halves:
@@ -264,21 +265,6 @@ class Searcher:
         """Sorts the better first: larger gain, then fewer features, then lower strength."""
         gain = self._gain(setting.features, setting.strength)
         return -gain, len(setting.features), setting.strength
-
-
-def least_gain(samples: int, alpha: float) -> float:
-    """The smallest gain that the exact paired test calls significant, where nothing gets worse.
-
-    k samples that improve have a p-value of 2^(1-k), so that it takes 1 + log2(1 / alpha) of them.
-
-    Args:
-        samples: to confirm on; of samples that belong together, the groups.
-        alpha: significance level.
-    """
-    if not 0 < alpha < 1:
-        return 0.0 if alpha else math.inf
-    fewest = math.floor(1 + math.log2(1 / alpha)) + 1
-    return fewest / max(samples, 1)
 
 
 def _key(features: Sequence[Feature], strength: float) -> Key:

@@ -88,6 +88,8 @@ class SearchRecord:
         n_confirmed: samples that the best were confirmed on.
         least_gain: the smallest gain that could be significant on them, which is where nothing
             gets worse; above 1 where none could. None in runs from before it was worked out.
+        detectable_gain: the smallest gain that is found with the power asked for, where nothing
+            gets worse; None where none is, and in runs from before.
     """
 
     comparisons: int
@@ -97,6 +99,7 @@ class SearchRecord:
     n_built: int = 0
     n_confirmed: int = 0
     least_gain: float | None = None
+    detectable_gain: float | None = None
 
     @property
     def candidates(self) -> tuple[Trial, ...]:

@@ -133,6 +133,11 @@ def _nothing_recommended(search: SearchRecord, settings: FitSettings) -> Verdict
             vetoes,
         )
     seen = f"a gain below {100 * least:.0f} points could not have been significant there"
+    if search.detectable_gain is not None:
+        seen += (
+            f", and one of {100 * search.detectable_gain:.0f} would have been in "
+            f"{settings.power:.0%} of cases"
+        )
     if least > 1:
         seen = "so few samples cannot show any gain"
     told = (

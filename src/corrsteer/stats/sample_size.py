@@ -5,10 +5,12 @@ Changes when a run is planned by another question. Nothing here looks at data.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from scipy import stats
 
 from corrsteer.errors import SettingsError
@@ -21,6 +23,41 @@ COMPARISONS = 26 * 16_384
 SAMPLES = (108, 400, 1000, 4000)
 """Where the smallest correlation that can be told from none is given: the paper's sample sizes
 and two between."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a plan is for.
+
+    Attributes:
+        frequency: share of samples on which the latent looked for is active.
+        k: activations wanted.
+        delta: accepted chance of fewer.
+        right: share of outcomes that are right.
+        correlation: the r expected, or None.
+        width: of its 95 % interval, at most.
+        comparisons: latents compared over all layers.
+        alpha: level of significance, family-wise for correlations.
+        samples: numbers of samples to give the smallest significant |r| for.
+        gain: of accuracy, expected from steering.
+        worse: share of samples that steering is expected to make worse.
+        power: the chance to find a correlation or a gain that is there.
+        tolerance: loss of a guard task that has to be ruled out.
+    """
+
+    frequency: float
+    k: int = 10
+    delta: float = 0.05
+    right: float = 0.5
+    correlation: float | None = None
+    width: float = 0.2
+    comparisons: int = COMPARISONS
+    alpha: float = 0.05
+    samples: tuple[int, ...] = SAMPLES
+    gain: float = 0.1
+    worse: float = 0.0
+    power: float = 0.8
+    tolerance: float = 0.03
 
 
 @dataclass(frozen=True)
@@ -66,69 +103,89 @@ class Detection:
         comparisons: latents compared over all layers.
         alpha: the chance that any of them is called significant where none correlates, at most.
         smallest: number of samples -> the smallest |r| that is significant then.
-        samples: the smallest number of samples at which the planned r is significant; None
-            without one.
+        power: the chance to find the planned r that was asked for.
+        samples: the smallest number of samples with that chance; None without an r.
+        largest: the largest r that a latent of the planned frequency can have with outcomes of 0
+            and 1, of which the planned share is right.
+        possible: whether the planned r is within that; None without an r.
     """
 
     comparisons: int
     alpha: float
     smallest: dict[int, float]
+    power: float
     samples: int | None
+    largest: float
+    possible: bool | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """Samples that show a gain of accuracy, and that rule out a loss of a guard task.
+
+    Attributes:
+        gain: share of samples that improve, less those that get worse.
+        worse: share of samples that get worse.
+        power: the chance that the gain is significant.
+        samples: to confirm on, that give that chance; a search needs as many again to choose on.
+        tolerance: loss of a guard task that has to be ruled out.
+        guard_samples: the fewest that rule it out, where none changes at all.
+    """
+
+    gain: float
+    worse: float
+    power: float
+    samples: int
+    tolerance: float
+    guard_samples: int
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Answers to all three questions; `width` is None where no correlation was planned for."""
+    """Answers to all four questions; `width` is None where no correlation was planned for."""
 
     activations: Activations
     width: Width | None
     detection: Detection
+    change: Change
 
 
-def plan(
-    frequency: float,
-    k: int = 10,
-    delta: float = 0.05,
-    correlation: float | None = None,
-    width: float = 0.2,
-    comparisons: int = COMPARISONS,
-    alpha: float = 0.05,
-    samples: tuple[int, ...] = SAMPLES,
-) -> Plan:
+def plan(questions: Questions) -> Plan:
     """How many samples are enough.
-
-    Args:
-        frequency: share of samples on which the latent looked for is active.
-        k: activations wanted.
-        delta: accepted chance of fewer.
-        correlation: the r expected, or None.
-        width: of its 95 % interval, at most.
-        comparisons: latents compared over all layers.
-        alpha: family-wise level of significance.
-        samples: numbers of samples to give the smallest significant |r| for.
 
     Raises:
         SettingsError: a value out of its range.
     """
+    q = questions
+    r, largest = q.correlation, largest_correlation(q.frequency, q.right)
     found = Detection(
-        comparisons,
-        alpha,
-        {n: smallest_correlation(n, comparisons, alpha) for n in samples},
-        None if correlation is None else detecting_samples(correlation, comparisons, alpha),
+        q.comparisons,
+        q.alpha,
+        {n: smallest_correlation(n, q.comparisons, q.alpha) for n in q.samples},
+        q.power,
+        None if r is None else detecting_samples(r, q.comparisons, q.alpha, q.power),
+        largest,
+        None if r is None else abs(r) <= largest,
     )
     return Plan(
         Activations(
-            frequency,
-            k,
-            delta,
-            exact_samples(frequency, k, delta),
-            hoeffding_samples(frequency, k, delta),
-            printed_samples(frequency, k, delta),
+            q.frequency,
+            q.k,
+            q.delta,
+            exact_samples(q.frequency, q.k, q.delta),
+            hoeffding_samples(q.frequency, q.k, q.delta),
+            printed_samples(q.frequency, q.k, q.delta),
         ),
-        None
-        if correlation is None
-        else Width(correlation, width, samples_for_width(correlation, width)),
+        None if r is None else Width(r, q.width, samples_for_width(r, q.width)),
         found,
+        Change(
+            q.gain,
+            q.worse,
+            q.power,
+            samples_for_gain(q.gain, q.power, q.worse, q.alpha),
+            q.tolerance,
+            samples_without_loss(q.tolerance),
+        ),
     )
 
 
@@ -208,16 +265,123 @@ def smallest_correlation(samples: int, comparisons: int = 1, alpha: float = 0.05
     return t / math.hypot(math.sqrt(samples - 2), t)
 
 
-def detecting_samples(correlation: float, comparisons: int = 1, alpha: float = 0.05) -> int:
-    """The smallest N at which an observed r is significant at family-wise level `alpha`.
+def detecting_samples(
+    correlation: float, comparisons: int = 1, alpha: float = 0.05, power: float = 0.5
+) -> int:
+    """The smallest N at which an r is found at family-wise level `alpha`, with a chance of `power`.
+
+    What is observed is about r, in half of the cases below it, so that a power of 0.5 is where r
+    itself is significant. Fisher's transform of it is normal with variance 1 / (N - 3).
 
     Raises:
-        SettingsError: r is 0 or |r| not below 1, no comparison, or alpha outside (0, 1).
+        SettingsError: r is 0 or |r| not below 1, no comparison, or alpha or power outside (0, 1).
     """
     _check_correlation(correlation)
     _check("correlation", correlation, abs(correlation) >= 1e-4, "1e-4 or more in size")
-    size = abs(correlation)
-    return _fewest(lambda n: smallest_correlation(n, comparisons, alpha) <= size, MIN_SAMPLES)
+    _check("power", power, 0 < power < 1, "above 0 and below 1")
+    size, z = math.atanh(abs(correlation)), float(stats.norm.ppf(power))
+
+    def found(n: int) -> bool:
+        least = math.atanh(smallest_correlation(n, comparisons, alpha))
+        return size - least >= z / math.sqrt(n - 3)
+
+    return _fewest(found, MIN_SAMPLES)
+
+
+def largest_correlation(frequency: float, right: float) -> float:
+    """The largest r that a latent can have with outcomes of 0 and 1.
+
+    A latent that is active on a share s of the samples, with s no more than the share p that is
+    right, goes with the outcome best where it has one value on right samples alone:
+    r = sqrt(s (1 - p) / (p (1 - s))). Where s is above p its absence goes with failure, and s and p
+    change places.
+
+    Raises:
+        SettingsError: frequency outside (0, 1], or right outside (0, 1).
+    """
+    _check("frequency", frequency, 0 < frequency <= 1, "above 0, up to 1")
+    _check("right", right, 0 < right < 1, "above 0 and below 1")
+    if frequency == 1.0:
+        return 1.0  # no bound: it may be more active where the outcome is right
+    rare, often = sorted((frequency, right))
+    return math.sqrt(rare * (1 - often) / (often * (1 - rare)))
+
+
+def least_gain(samples: int, alpha: float) -> float:
+    """The smallest gain that the exact paired test calls significant, where nothing gets worse.
+
+    k samples that improve have a p-value of 2^(1-k), so that it takes 1 + log2(1 / alpha) of them.
+
+    Args:
+        samples: to confirm on; of samples that belong together, the groups.
+        alpha: significance level.
+    """
+    if not 0 < alpha < 1:
+        return 0.0 if alpha else math.inf
+    fewest = math.floor(1 + math.log2(1 / alpha)) + 1
+    return fewest / max(samples, 1)
+
+
+def gain_power(gain: float, samples: int, worse: float = 0.0, alpha: float = 0.05) -> float:
+    """The chance that McNemar's exact test calls a gain of accuracy significant.
+
+    The sum over the number m of samples that change, Binomial(samples, gain + 2 worse), of the
+    chance that enough of them improve.
+
+    Args:
+        gain: share of samples that improve, less those that get worse.
+        samples: on which steering is compared with the baseline.
+        worse: share of samples that get worse.
+        alpha: significance level.
+
+    Raises:
+        SettingsError: gain + 2 worse is not in (0, 1], or no samples.
+    """
+    changed = gain + 2 * worse
+    _check("gain", gain, 0 < gain <= 1 - 2 * worse, "above 0, and at most 1 - 2 worse")
+    _check("worse", worse, 0 <= worse < 0.5, "from 0 to below 0.5")
+    _check("samples", samples, samples >= 1, "1 or more")
+    m = np.arange(samples + 1)
+    enough = stats.binom.isf(alpha / 2, m, 0.5) + 1
+    improved = stats.binom.sf(enough - 1, m, (gain + worse) / changed)
+    return float(stats.binom.pmf(m, samples, changed) @ improved)
+
+
+def samples_for_gain(
+    gain: float, power: float = 0.8, worse: float = 0.0, alpha: float = 0.05
+) -> int:
+    """The fewest samples with which a gain of accuracy is significant with a chance of `power`.
+
+    Exact tests gain power in steps, so that a few more samples can have a little less.
+
+    Raises:
+        SettingsError: see `gain_power`; or a gain below 1e-3, or power outside (0, 1).
+    """
+    _check("gain", gain, gain >= 1e-3, "1e-3 or more")
+    _check("power", power, 0 < power < 1, "above 0 and below 1")
+    return _fewest(lambda n: gain_power(gain, n, worse, alpha) >= power, 2)
+
+
+def detectable_gain(
+    samples: int, power: float = 0.8, worse: float = 0.0, alpha: float = 0.05
+) -> float | None:
+    """The smallest gain that is significant with a chance of `power`; None where none is.
+
+    To a tenth of a point.
+
+    Args:
+        samples: to confirm on; of samples that belong together, the groups.
+        power: chance wanted.
+        worse: share of samples that get worse.
+        alpha: significance level.
+    """
+    tenths = range(1, math.floor(1000 * (1 - 2 * worse)) + 1)
+    if not samples or not 0 < alpha < 1:
+        return None
+    found = bisect.bisect_left(
+        tenths, power, key=lambda tenth: gain_power(tenth / 1000, samples, worse, alpha)
+    )
+    return tenths[found] / 1000 if found < len(tenths) else None
 
 
 def samples_without_loss(tolerance: float) -> int:

@@ -6,8 +6,10 @@ Changes when a task gets a name.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from corrsteer.errors import DataError, SettingsError, unknown
 from corrsteer.files import expanded
@@ -100,13 +102,29 @@ def load_task(
     return replace(as_chat(task) if chat else task, options=options)
 
 
-def own_guards(task: Task, seed: int = 42) -> list[Task]:
+def own_guards(
+    task: Task, seed: int = 42, data: Mapping[str, str | None] = MappingProxyType({})
+) -> list[Task]:
     """The guards that a task has by itself.
+
+    Args:
+        task: steering is for it.
+        seed: see `load_task`.
+        data: name of a guard -> folder with a local copy.
 
     Raises:
         DataError: the data of one cannot be had.
     """
-    return [load_task(name, seed=seed) for name in task.guards]
+    guards = []
+    for name in task.guards:
+        try:
+            guards.append(load_task(name, seed=seed, data=data.get(name)))
+        except DataError as error:
+            raise DataError(
+                f"{task.name} is guarded by {name}, whose data cannot be had: {error}; give them "
+                f"by --data {name}=FOLDER, or go without by --guard none (guards=())"
+            ) from error
+    return guards
 
 
 def check_task_name(name: str) -> None:

@@ -37,5 +37,6 @@ HARMBENCH = Benchmark(
     sample=_sample,
     scorer="refusal-model",
     max_new_tokens=32,
+    guards=("xstest",),  # what refuses everything fails there
 )
 """400 rows give the paper's 108 fit samples."""

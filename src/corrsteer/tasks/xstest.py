@@ -34,4 +34,5 @@ XSTEST = Benchmark(
     sample=_sample,
     scorer="refusal-model",
     max_new_tokens=32,
+    guards=("harmbench",),  # what answers everything fails there
 )
