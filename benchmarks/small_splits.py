@@ -6,6 +6,10 @@ features mean nothing and "helps" would be an error, whatever their steering doe
 
     python benchmarks/small_splits.py --runs 20
     python benchmarks/small_splits.py --runs 100 --permuted
+    python benchmarks/small_splits.py --runs 200 --null
+
+With --null the select split's outcomes with and without steering are exchanged at random in every
+run, so that no setting is better than the baseline; see `study null`.
 """
 
 from __future__ import annotations
@@ -19,11 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
+from corrsteer.execution.journal import Journal
 from corrsteer.lm.models import load_model
 from corrsteer.method.train import train
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import Score, Scorer
 from corrsteer.settings import FitSettings
+from corrsteer.studies.null import null_study
 from corrsteer.tasks import Task, load_task, own_guards
 
 SIZES = (108, 12, 280)
@@ -72,9 +78,22 @@ def main() -> None:
     parser.add_argument("--task", default="mini-harmbench")
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--permuted", action="store_true")
+    parser.add_argument("--null", action="store_true")
     parser.add_argument("--controls", type=int, default=3)
     options = parser.parse_args()
     lm, task = load_model("mini"), load_task(options.task)
+    if options.null:
+        settings = FitSettings(controls=0, permutations=1)
+        with tempfile.TemporaryDirectory() as out:
+            found, _ = null_study(
+                lm,
+                drawn(task, 0, None),
+                settings,
+                options.runs,
+                lambda header: Journal(Path(out) / "null", header),
+            )
+        print("recommended", found.recommended, "of", found.n_select, "select samples")
+        return
     guards = own_guards(task)
     kinds: Counter[str] = Counter()
     for seed in range(options.runs):

@@ -22,12 +22,13 @@ from corrsteer.execution.journal import Journal
 from corrsteer.execution.units import Execution
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.sae_placement import choose_handles, load_coders
-from corrsteer.method.arms import ArmRunner, limited, runners_of
+from corrsteer.method.arms import ArmRunner, limited
 from corrsteer.method.collect import collect
 from corrsteer.method.evidence import family_wise
 from corrsteer.method.fit import check_coefficient, decoder_rows
 from corrsteer.method.provenance import provenance_of
 from corrsteer.method.ranking import Ranking, SAEPlace, rank
+from corrsteer.method.splitting import SelectSplit, topped_up
 from corrsteer.method.strategies import Searcher
 from corrsteer.progress import SILENT, Progress
 from corrsteer.runs.activation_log import ActivationLog
@@ -175,7 +176,7 @@ def null_study(
             for run in range(done, runs):
                 records.add({"part": name, **part(run)})
                 advance(1)
-    n_select = len(runs_of.exchanged.samples)
+    n_select = runs_of.select.n_select
     return _study(records, runs, settings, len(runs_of.log.ids), n_select), records
 
 
@@ -185,7 +186,8 @@ def _collected(lm: LanguageModel, task: Task, settings: FitSettings, execution: 
     Raises:
         ArtifactError: the log was given up.
     """
-    (runner,) = runners_of(lm, [task], "select", settings.val_limit, settings, execution)
+    task = topped_up(task, settings)
+    select = SelectSplit.of(lm, task, settings, execution)
     handles = choose_handles(lm, settings.layers)
     samples = limited(task.fit, settings.samples, settings.seed, task.shuffled)
     coders = load_coders(handles, lm, settings.sae_dtype)
@@ -206,7 +208,8 @@ def _collected(lm: LanguageModel, task: Task, settings: FitSettings, execution: 
         settings,
         log,
         frequency_bands(log),
-        Exchanged(runner),
+        Exchanged(select.runner),
+        select,
         ranking,
         decoder_rows(ranking, handles, settings.near_ties),
     )
@@ -220,6 +223,7 @@ class _Runs:
     log: ActivationLog
     bands: Sequence[Band]
     exchanged: Exchanged
+    select: SelectSplit
     ranking: Ranking
     rows: Mapping[tuple[str, int], Tensor]
 
@@ -236,7 +240,9 @@ class _Runs:
 
     def recommended(self, run: int) -> dict[str, Any]:
         self.exchanged.draw(self._rng(run, "recommended"))
-        search = Searcher(self.exchanged, [], self.ranking, self.rows, self.settings).run()
+        search = Searcher(
+            self.exchanged, [], self.ranking, self.rows, self.settings, self.select.halves
+        ).run()
         changes = [trial.delta for trial in search.record.trials]
         alpha = self.settings.alpha
         return {
