@@ -32,6 +32,7 @@ from corrsteer.runs.records import as_json as document_json
 from corrsteer.runs.run import Run
 from corrsteer.scoring.base import prepare
 from corrsteer.tasks import Task, known_tasks, load_task, mini
+from corrsteer.tasks.chats import written_option
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def task_of(name: str, setup: TaskSetup) -> Task:
         setup.max_new_tokens,
         data=_data_folder(setup, name) or _data_folder(setup),
         few=setup.few or 0,
-        chat=bool(setup.chat),
+        chat=setup.template_options or bool(setup.chat),
         select_token=bool(setup.select_token),
     )
     prepare(task.scorer)
@@ -173,6 +174,8 @@ def setup_of(run: Run | None, setup: TaskSetup, task: str) -> TaskSetup:
         max_new_tokens=setup.max_new_tokens or made.max_new_tokens,
         few=asked.few if setup.few is None else setup.few,
         chat=asked.chat if setup.chat is None else setup.chat,
+        template_option=setup.template_option
+        or tuple(written_option(*option) for option in asked.template_options.items()),
         select_token=asked.select_token if setup.select_token is None else setup.select_token,
         data=setup.data or ((asked.data,) if asked.data else ()),
     )

@@ -6,8 +6,10 @@ Changes when a task gets a name.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from corrsteer.errors import DataError, SettingsError, unknown
 from corrsteer.files import expanded
@@ -54,7 +56,7 @@ def load_task(
     max_new_tokens: int | None = None,
     data: str | Path | None = None,
     few: int = 0,
-    chat: bool = False,
+    chat: bool | Mapping[str, Any] = False,
     select_token: bool = False,
 ) -> Task:
     """The task of that name, or the one that a `.jsonl` file describes.
@@ -66,7 +68,8 @@ def load_task(
         max_new_tokens: longest reply, in place of the task's own.
         data: a folder with a local copy of a benchmark, read in place of the hub.
         few: number of solved examples in front of every prompt.
-        chat: whether prompts are rendered by the model's own chat template.
+        chat: whether prompts are rendered by the model's own chat template; a mapping says so too,
+            and is what the template is given beside the messages, as `{"enable_thinking": False}`.
         select_token: whether a reply is chosen among the options' letters alone, whatever else
             the model would rather say.
 
@@ -96,8 +99,9 @@ def load_task(
             "of one token"
         )
     task = with_examples(task, few)
-    options = TaskOptions(few, chat, select_token, None if data is None else str(data))
-    return replace(as_chat(task) if chat else task, options=options)
+    is_chat, asked = (chat, {}) if isinstance(chat, bool) else (True, dict(chat))
+    options = TaskOptions(few, is_chat, select_token, None if data is None else str(data), asked)
+    return replace(as_chat(task, asked) if is_chat else task, options=options)
 
 
 def own_guards(task: Task, seed: int = 42) -> list[Task]:

@@ -5,8 +5,9 @@ Changes when a task needs to carry more than that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from corrsteer.notebook import overview
 from corrsteer.samples import Sample
@@ -22,12 +23,14 @@ class TaskOptions:
         chat: whether prompts are rendered by the model's own chat template.
         select_token: whether a reply is chosen among the options' letters alone.
         data: folder of a local copy of its data set, or None.
+        template_options: what the chat template was given beside the messages.
     """
 
     few: int = 0
     chat: bool = False
     select_token: bool = False
     data: str | None = None
+    template_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
