@@ -47,16 +47,17 @@ def task_of(name: str, setup: TaskSetup) -> Task:
         CorrSteerError: it cannot be had or used.
     """
     name = setup.variant_of(name)
-    task = load_task(
-        name,
-        setup.scorer,
-        setup.the_seed,
-        setup.max_new_tokens,
-        data=_data_folder(setup, name) or _data_folder(setup),
-        few=setup.few or 0,
-        chat=setup.template_options or bool(setup.chat),
-        select_token=bool(setup.select_token),
-    )
+    with quietly():
+        task = load_task(
+            name,
+            setup.scorer,
+            setup.the_seed,
+            setup.max_new_tokens,
+            data=_data_folder(setup, name) or _data_folder(setup),
+            few=setup.few or 0,
+            chat=setup.template_options or bool(setup.chat),
+            select_token=bool(setup.select_token),
+        )
     prepare(task.scorer)
     return task
 
@@ -72,9 +73,10 @@ def guards_of(names: str | None, task: Task, setup: TaskSetup) -> list[Task]:
     wanted = task.guards if names is None else tuple(names.split(","))
     if task.name in wanted:
         raise SettingsError(f"--guard {task.name} is the task itself; choose others")
-    guards = [
-        load_task(name, seed=setup.the_seed, data=_data_folder(setup, name)) for name in wanted
-    ]
+    with quietly():
+        guards = [
+            load_task(name, seed=setup.the_seed, data=_data_folder(setup, name)) for name in wanted
+        ]
     for guard in guards:
         prepare(guard.scorer)
     return guards
@@ -239,7 +241,13 @@ def new_folder(task: Task) -> Path:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keeps other libraries' warnings out of the terminal; ours are plain lines on stderr."""
+    """Keeps other libraries' warnings out of the terminal; ours are plain lines on stderr.
+
+    Within itself it does nothing.
+    """
+    if any(isinstance(each.formatter, OneLine) for each in logging.getLogger("corrsteer").handlers):
+        yield
+        return
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine())
     logger = logging.getLogger("corrsteer")

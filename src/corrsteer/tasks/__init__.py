@@ -23,6 +23,7 @@ from corrsteer.tasks.gsm8k import GSM8K
 from corrsteer.tasks.harmbench import HARMBENCH
 from corrsteer.tasks.mmlu import MMLU
 from corrsteer.tasks.mmlu_pro import MMLU_PRO
+from corrsteer.tasks.repeats import told_repeats
 from corrsteer.tasks.simpleqa import SIMPLEQA
 from corrsteer.tasks.xstest import XSTEST
 
@@ -82,10 +83,10 @@ def load_task(
     if max_new_tokens is not None and max_new_tokens < 1:
         raise SettingsError(f"max_new_tokens is {max_new_tokens}; choose 1 or more")
     judge = load_scorer(scorer) if scorer is not None else None
-    path = expanded(name)
+    path, own = expanded(name), expanded(name).suffix == ".jsonl"
     if data is not None and str(name) not in _BENCHMARKS:
         raise SettingsError(f"--data is for benchmarks of the hub ({', '.join(_BENCHMARKS)})")
-    if path.suffix == ".jsonl":
+    if own:
         task = jsonl.load(path, judge, seed, max_new_tokens)
     else:
         task = _load_known(str(name), seed, None if data is None else expanded(data))
@@ -98,6 +99,8 @@ def load_task(
             f"{task.name} is not answered by one letter; --select-token is for multiple choice "
             "of one token"
         )
+    splits = {"fit": task.fit, "select": task.select, "test": task.test}
+    task = replace(task, repeats=told_repeats(task.name, splits, near=own))
     task = with_examples(task, few)
     is_chat, asked = (chat, {}) if isinstance(chat, bool) else (True, dict(chat))
     options = TaskOptions(few, is_chat, select_token, None if data is None else str(data), asked)

@@ -12,6 +12,7 @@ from typing import Any
 from corrsteer.notebook import overview
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import Scorer
+from corrsteer.tasks.repeats import Repeats
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Task:
         letters: the options' letters that every prompt offers, where one of them, as one token, is
             the reply.
         options: how it was asked for.
+        repeats: how many of its samples are not by themselves; None where it was not counted.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Task:
     shuffled: bool = False
     letters: str = ""
     options: TaskOptions = field(default_factory=TaskOptions)
+    repeats: Repeats | None = None
 
     @property
     def allowed_replies(self) -> str:
