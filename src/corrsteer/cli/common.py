@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -26,6 +26,7 @@ from corrsteer.execution.units import Execution, fingerprint
 from corrsteer.files import check_place, expanded, place_of, unfinished_place
 from corrsteer.lm.known_models import RAW
 from corrsteer.lm.models import LanguageModel, ModelFacts, facts_of, load_model
+from corrsteer.method.provenance import check_own_task, file_changed, is_own_task
 from corrsteer.progress import Progress
 from corrsteer.runs.records import EvaluationDocument, RunDocument, TuningDocument
 from corrsteer.runs.records import as_json as document_json
@@ -154,6 +155,31 @@ def model_of(run: Run | None, options: ModelOptions) -> ModelOptions:
     return replace(options, model=run.provenance.model, revision=revision)
 
 
+def task_again(runs: Sequence[Run], name: str, given: bool, setup: TaskSetup) -> Task:
+    """A task, asked for as runs did that are of it.
+
+    Args:
+        runs: those that are of it, if any; they asked alike.
+        name: of the task.
+        given: whether a person named it, and not a run alone, which may come from anybody.
+        setup: what else is given.
+
+    Raises:
+        CorrSteerError: it cannot be had or used, or a run alone names its file, another one now.
+    """
+    for run in runs:
+        if not given:
+            check_own_task(run)
+        elif str(expanded(name)) == run.provenance.task and file_changed(run):
+            with quietly():
+                log.warning(
+                    "%s is not what it was when the run was made: its test split may hold what "
+                    "the run was fitted on",
+                    name,
+                )
+    return task_of(name, setup_of(next(iter(runs), None), setup, name))
+
+
 def setup_of(run: Run | None, setup: TaskSetup, task: str) -> TaskSetup:
     """The setup, with the run's own where its own task is evaluated again.
 
@@ -162,7 +188,7 @@ def setup_of(run: Run | None, setup: TaskSetup, task: str) -> TaskSetup:
     Raises:
         SettingsError: the run was scored by a function that is not named.
     """
-    if run is None or str(expanded(task)) != run.provenance.task:
+    if run is None or not is_own_task(run, task):
         return setup
     made, asked = run.provenance, run.provenance.task_options
     scorer = setup.scorer or made.scorer

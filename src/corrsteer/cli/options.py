@@ -617,6 +617,7 @@ class SamplesOptions:
 
     run: Run
     accuracy: Annotated[bool, Option("Load the model, and run the test split too.")] = False
+    task: Annotated[str | None, Option("The run's own, where its file lies now.")] = None
     test_limit: TestLimit = None
     batch_size: BatchSize = 32
     device: Device = None
@@ -624,8 +625,10 @@ class SamplesOptions:
     as_json: Json = False
 
     def __post_init__(self) -> None:
-        """Refuse a run that is not there."""
+        """Refuse a run or a task that is not there."""
         check_folder(self.run)
+        if self.task is not None:
+            check_task_name(self.task)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,9 @@ from corrsteer.tasks.xstest import XSTEST
 
 __all__ = ["Sample", "Task", "TaskOptions", "check_task_name", "known_tasks", "load_task"]
 
+TASK_FILE = ".jsonl"
+"""How the name of a task ends that is a file."""
+
 _BENCHMARKS = {
     each.name: each
     for each in (
@@ -83,7 +86,7 @@ def load_task(
     if max_new_tokens is not None and max_new_tokens < 1:
         raise SettingsError(f"max_new_tokens is {max_new_tokens}; choose 1 or more")
     judge = load_scorer(scorer) if scorer is not None else None
-    path, own = expanded(name), expanded(name).suffix == ".jsonl"
+    path, own = expanded(name), expanded(name).suffix == TASK_FILE
     if data is not None and str(name) not in _BENCHMARKS:
         raise SettingsError(f"--data is for benchmarks of the hub ({', '.join(_BENCHMARKS)})")
     if own:
@@ -123,7 +126,7 @@ def check_task_name(name: str) -> None:
         UnknownNameError: nothing is known under that name.
         DataError: a file that is not there, or not a `.jsonl` file.
     """
-    if Path(name).suffix == ".jsonl":
+    if Path(name).suffix == TASK_FILE:
         jsonl.check_there(expanded(name))
         return
     if name in _BENCHMARKS or name in mini.NAMES:

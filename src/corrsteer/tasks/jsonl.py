@@ -105,7 +105,7 @@ def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
-def check_there(path: Path) -> None:
+def check_there(path: Path, remedy: str = "check the path") -> None:
     """Refuse the path of a file that does not exist.
 
     Raises:
@@ -114,13 +114,15 @@ def check_there(path: Path) -> None:
     try:
         path.stat()
     except (OSError, ValueError) as error:
-        raise _cannot_read(path, error) from error
+        raise _cannot_read(path, error, remedy) from error
 
 
-def _cannot_read(path: Path, error: OSError | ValueError) -> DataError:
+def _cannot_read(
+    path: Path, error: OSError | ValueError, remedy: str = "check the path"
+) -> DataError:
     """The error for a file that cannot be read; a `ValueError` is one of a name that none has."""
     reason = getattr(error, "strerror", None) or error
-    return DataError(f"cannot read {str(path)[:300]}: {reason}; check the path")
+    return DataError(f"cannot read {str(path)[:300]}: {reason}; {remedy}")
 
 
 def _check_whole(row: dict[str, Any], where: str) -> None:
