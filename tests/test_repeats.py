@@ -53,7 +53,7 @@ def test_prompts_in_several_splits_are_told_by_the_split(caplog):
         8, 4, 3, {"select prompts in fit": 1, "test prompts in fit": 1, "test prompts in select": 2}
     )
     assert lines == [
-        "own: prompts that occur more than once: 3",
+        "own: duplicate prompts: 3 occur more than once",
         "own: 1 of 2 select prompts is also in fit",
         "own: 1 of 3 test prompts is also in fit",
         "own: 2 of 3 test prompts are also in select",
@@ -83,7 +83,7 @@ def test_a_group_in_several_given_splits_is_told(caplog):
 def test_case_space_punctuation_and_digits_make_no_other_text(caplog, other):
     found, lines = told(caplog, ["Where is the lantern by the pier 3?"], ["x"], [other, "y"])
     assert found.near == 1
-    assert "prompts that nearly repeat one of an earlier split: 1, as" in lines[0]
+    assert "near-duplicate prompts across splits: 1, as" in lines[0]
     assert other.split()[1] in lines[0]
 
 
@@ -158,8 +158,8 @@ def test_a_run_and_its_report_say_how_many_there_are(call, hub, tmp_path, task_f
         "--permutations=0", "--no-eval", f"--out={tmp_path / 'run'}",
     )  # fmt: skip
     assert code == 0, err
-    assert err.count("prompts that occur more than once: 60") == 1
+    assert err.count("duplicate prompts: 60 occur") == 1
     assert "also in" not in err  # cut together
     run = cs.load_run(tmp_path / "run")
     assert run.counts.repeats == Repeats(120, 30, 60)
-    assert ("samples", "120 in 30 groups, 60 prompts more than once") in origin_rows(Findings(run))
+    assert ("samples", "120 in 30 groups, 60 duplicate prompts") in origin_rows(Findings(run))

@@ -31,8 +31,8 @@ SETTLE = 0.12
 BASELINES = 32
 """Unsteered replies that a session remembers."""
 
-BaselineKey = tuple[str, str, int]
-"""Model, sample and longest reply: what an unsteered reply depends on."""
+BaselineKey = tuple[str, str, str, int]
+"""Model, prompt, the sample it becomes, longest reply: what an unsteered reply depends on."""
 
 HALF_CHARACTER = "\ufffd"
 """What the tokens of a character that is not whole yet are decoded to."""
@@ -265,7 +265,7 @@ class Session:
         baselines: dict[BaselineKey, int] = {}
         for exhibit, steering in asked:
             model, sample = shelf.model(exhibit), exhibit.sample(wish.prompt)
-            key = (exhibit.model, repr(sample), longest)
+            key = (exhibit.model, wish.prompt, repr(sample), longest)
             if key not in baselines:
                 baselines[key] = len(replies)
                 replies.append(ArmReply("baseline", exhibit.model, "not steered", len(replies)))

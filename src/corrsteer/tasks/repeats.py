@@ -44,9 +44,9 @@ class Repeats:
 
     def __str__(self) -> str:
         told = {
-            "prompts more than once": self.prompts,
+            "duplicate prompts": self.prompts,
             **self.across,
-            "nearly repeated across splits": self.near,
+            "near-duplicates across splits": self.near,
             "groups in several splits": self.split_groups,
         }
         some = [f"{count:,} {what}" for what, count in told.items() if count]
@@ -65,7 +65,7 @@ def told_repeats(name: str, splits: SplitSamples, near: bool) -> Repeats:
     found = _counted(splits)
     lines = []
     if found.prompts:
-        lines.append(f"prompts that occur more than once: {found.prompts}")
+        lines.append(f"duplicate prompts: {found.prompts} occur more than once")
     for earlier, later in combinations(splits, 2):
         shared = found.across.get(_in(later, earlier), 0)
         if shared:
@@ -81,10 +81,7 @@ def told_repeats(name: str, splits: SplitSamples, near: bool) -> Repeats:
         found = replace(found, near=len(pairs))
         if pairs:
             one, other = (excerpt(each.text, 160) for each in pairs[0])
-            lines.append(
-                f"prompts that nearly repeat one of an earlier split: {len(pairs)}, as {one} does "
-                f"{other}"
-            )
+            lines.append(f"near-duplicate prompts across splits: {len(pairs)}, as {one} of {other}")
     for line in lines:
         log.warning("%s: %s", visible(name), visible(line))
     return found
