@@ -15,6 +15,10 @@ EXACT = 2**53
 """Up to here a float that is whole is one number and no other."""
 
 
+_NESTED = (float, dict, list)
+"""What of a list needs another look; most of a long one does not."""
+
+
 def filled(row: Mapping[str, Any]) -> dict[str, Any]:
     """The row without fields of null or NaN, its whole floats as whole numbers.
 
@@ -29,6 +33,8 @@ def _value(value: Any) -> Any:
         if math.isnan(value):
             return None
         return int(value) if value.is_integer() and abs(value) <= EXACT else value
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return filled(value)
-    return [_value(each) for each in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_value(each) if isinstance(each, _NESTED) else each for each in value]
+    return value
