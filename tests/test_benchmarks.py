@@ -275,6 +275,13 @@ def test_bbq_samples_say_which_option_is_the_unknown_one(tasks, name, right):
     assert all((sample.metadata["unknown"] in sample.target) == right for sample in samples)
 
 
+def test_bbq_rows_of_one_template_are_a_group(tasks):
+    for sample in everything(tasks["bbq-ambig"]):
+        category, _, index = sample.id.split("/")
+        assert sample.group == f"{category}/{index}"
+    assert {sample.group for sample in everything(tasks["mmlu"])} == {None}
+
+
 @pytest.mark.parametrize("name", ["mmlu", "mmlu-pro", "bbq-ambig", "bbq-disambig", "gsm8k"])
 def test_a_reference_reply_is_right(tasks, name):
     task = tasks[name]

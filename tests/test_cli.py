@@ -423,8 +423,8 @@ def test_a_tokenizer_without_padding_falls_back_to_eos_or_is_refused(train, here
 
 
 def test_chats_for_a_model_without_a_template_are_refused(train, here, letters):
-    turn = {"messages": [{"role": "user", "content": "hi"}], "target": "x"}
-    letters.write_text("\n".join(json.dumps(turn) for _ in range(40)))
+    turns = [{"messages": [{"role": "user", "content": f"hi {i}"}]} for i in range(40)]
+    letters.write_text("\n".join(map(json.dumps, turns)))
     refused(train(), here, "has no chat template")
 
 

@@ -646,3 +646,25 @@ def test_a_space_is_served_by_its_own_copy_alone(on_mini, tmp_path):
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def test_a_run_with_options_of_the_template_asks_with_them(lm, exhibit, monkeypatch):
+    template = "{{ messages[0].content }}{{ mood }}"
+    monkeypatch.setattr(lm.tokenizer, "chat_template", template, raising=False)
+    runs = [
+        dataclasses.replace(
+            exhibit.run,
+            provenance=dataclasses.replace(
+                exhibit.run.provenance,
+                task_options=TaskOptions(chat=True, template_options={"mood": mood}),
+            ),
+        )
+        for mood in ("!", "?")
+    ]
+    shown = [Exhibit.of(run, f"run {index}") for index, run in enumerate(runs)]
+    assert [lm.decode(lm.prompt_ids(each.sample("say 3"))) for each in shown] == [
+        "say 3!",
+        "say 3?",
+    ]
+    frame = last(Session(), Shelf(shown, lambda run: lm), wish(shown[0], "say 3", beside="run 1"))
+    assert [reply.arm for reply in frame.replies] == ["baseline", "steered"] * 2

@@ -68,7 +68,7 @@ def test_an_earlier_run_has_a_report(stored):
 
 def test_an_earlier_run_evaluates_to_what_it_was(stored, capfd):
     before = cs.load_run(stored)
-    main(["eval", stored.name, "--json"])
+    main(["eval", stored.name, "--task", "letters.jsonl", "--json"])
     document = json.loads(capfd.readouterr().out)
     told = json.loads(to_json(as_json(before.evaluation)))
     for arm in ("baseline", "steered", "delta", "side_effects"):

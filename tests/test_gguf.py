@@ -11,8 +11,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import corrsteer as cs
 from corrsteer.errors import ModelError
-from corrsteer.lm import gguf
-from corrsteer.lm.gguf import converted, get, model_path
+from corrsteer.lm import fetching, gguf
+from corrsteer.lm.fetching import get
+from corrsteer.lm.gguf import converted, model_path
 from corrsteer.lm.known_models import CACHE, KNOWN_MODELS, Package
 
 MEMBER = "shipped_model/tiny.gguf"
@@ -109,7 +110,7 @@ def test_a_shipped_model_is_taken_from_an_installed_package_which_is_not_importe
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     monkeypatch.syspath_prepend(tmp_path / "site")
-    monkeypatch.setattr(gguf, "_downloaded", None)
+    monkeypatch.setattr(fetching, "_downloaded", None)
     assert same_logits(get(known), tiny[0])
 
 

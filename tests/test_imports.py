@@ -42,7 +42,7 @@ MAY_REACH = {
         *(*ROOMS_WITH_FILES, "method/collect.py", "method/train.py", "method/provenance.py"),
         *("scoring/registry.py", "scoring/judges.py"),
     ),
-    "processes": ("export/verify.py", "export/probes"),
+    "processes": ("export/verify.py", "export/probes", "lm/fetching.py"),
     "network": (
         *(
             "lm/models.py",

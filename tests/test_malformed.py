@@ -763,7 +763,7 @@ LINE = json.dumps(ROW).encode()
             "half a pair in another field": [rb'{"prompt": "a", "note": "\ud800"}', "`note`"],
             "half a pair for a name": [rb'{"prompt": "a", "\ud800": 1}', "line 1"],
             "a prompt that is a list": [b'{"prompt": ["a"]}', "`prompt`"],
-            "an id that is null": [b'{"prompt": "a", "id": null}', "`id`"],
+            "an id that is a list": [b'{"prompt": "a", "id": [null]}', "`id`"],
             "an id that is infinite": [b'{"prompt": "a", "id": Infinity}', "`id`"],
             "one id as text and number": [
                 b'{"prompt": "a", "id": 1}\n{"prompt": "b", "id": "1"}', "line 2: id '1'"],

@@ -1,12 +1,19 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from conftest import SCORER
 
 import corrsteer as cs
+from corrsteer.method.arms import ArmRunner
 from corrsteer.method.splitting import Halves, topped_up
 from corrsteer.runs.search import GuardAccuracy
+from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample, group_ids
 from corrsteer.scoring.rules import RULES
 from corrsteer.settings import FitSettings
+from corrsteer.stats.metrics import accuracy
 from corrsteer.stats.sample_size import least_gain
 from corrsteer.tasks import Task
 
@@ -77,3 +84,25 @@ def test_a_fit_says_where_it_built_and_confirmed(lm, task_file, caplog):
         "a gain below 50 points cannot be significant; one of 58 is, in 80% of cases" in caplog.text
     )
     assert all(trial.confirmed is None or trial.p_adjusted <= 1 for trial in search.trials)
+
+
+def test_a_rows_group_reaches_the_interval(lm, tmp_path):
+    rows = [{"prompt": f"say {i} {chr(97 + i % 26)}:", "group": i // 5} for i in range(60)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row | {"split": "test"}) for row in rows))
+    grouped = cs.load_task(path, scorer=SCORER, max_new_tokens=2)
+    single = replace(grouped, test=tuple(replace(each, group=None) for each in grouped.test))
+    steering = Steering({}, (), lm.id, lm.revision)
+    found = [cs.evaluate(lm, task, steering).baseline for task in (grouped, single)]
+    outcomes = ArmRunner(lm, single, "test").baseline.outcomes
+    labels = [index // 5 for index in range(60)]
+    assert found == [accuracy(outcomes, np.array(labels)), accuracy(outcomes)]
+    assert found[0].ci != found[1].ci
+
+
+def test_the_tasks_own_groups_are_their_keys_and_cross_no_split():
+    task = cs.load_task("mini-mmlu")
+    keys = [{sample.group for sample in part} for part in (task.fit, task.select, task.test)]
+    assert [len(each) for each in keys] == [186, 48, 94]
+    assert not keys[0] & keys[1] | keys[0] & keys[2] | keys[1] & keys[2]
+    assert len({*group_ids(task.test)}) == 94

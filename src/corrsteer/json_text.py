@@ -48,6 +48,12 @@ def is_whole(value: Any) -> bool:
     return True
 
 
+def excerpt(value: Any, most: int = 60) -> str:
+    """A value as JSON on one line, cut at its end where it is longer than `most` characters."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def visible(text: str) -> str:
     """The text with a sign in place of each character that would act instead of being seen.
 

@@ -5,12 +5,13 @@ Changes when a sample needs to carry more than that.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Message = Mapping[str, str]
-"""One turn of a chat: `role` and `content`."""
+Message = Mapping[str, Any]
+"""One turn of a chat: `role`, `content`, and what else a template may show, as `tool_calls`."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Sample:
         target: accepted answers; for refusals `refuse` or `answer`.
         choices: the options' texts, or None where there are none.
         messages: a chat, to be rendered by the model's own template.
+        template_options: what the template is given beside them, as `enable_thinking`.
         group: what it belongs together with, as a topic or a template; None for nothing known.
         metadata: the row's other fields, for function scorers.
     """
@@ -32,14 +34,21 @@ class Sample:
     target: tuple[str, ...] = ()
     choices: tuple[str, ...] | None = None
     messages: tuple[Message, ...] | None = None
+    template_options: Mapping[str, Any] = field(default_factory=dict)
     group: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
         """The prompt as a person reads it; a chat turn by turn."""
-        turns = (f"{message['role']}: {message['content']}" for message in self.messages or ())
-        return self.prompt or "\n".join(turns)
+        return self.prompt or "\n".join(map(_turn, self.messages or ()))
+
+
+def _turn(message: Message) -> str:
+    """A message with its tool calls, as `user: ...`."""
+    calls = [each["function"] for each in message.get("tool_calls", ())]
+    told = [f"{call['name']}({json.dumps(call['arguments'])})" for call in calls]
+    return f"{message['role']}: {' '.join([message['content'], *told]).strip()}"
 
 
 def group_ids(samples: Sequence[Sample]) -> list[int]:

@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -26,12 +26,14 @@ from corrsteer.execution.units import Execution, fingerprint
 from corrsteer.files import check_place, expanded, place_of, unfinished_place
 from corrsteer.lm.known_models import RAW
 from corrsteer.lm.models import LanguageModel, ModelFacts, facts_of, load_model
+from corrsteer.method.provenance import check_own_task, file_changed, is_own_task
 from corrsteer.progress import Progress
 from corrsteer.runs.records import EvaluationDocument, RunDocument, TuningDocument
 from corrsteer.runs.records import as_json as document_json
 from corrsteer.runs.run import Run
 from corrsteer.scoring.base import prepare
 from corrsteer.tasks import Task, known_tasks, load_task, mini, own_guards
+from corrsteer.tasks.chats import written_option
 
 log = logging.getLogger(__name__)
 
@@ -46,16 +48,17 @@ def task_of(name: str, setup: TaskSetup) -> Task:
         CorrSteerError: it cannot be had or used.
     """
     name = setup.variant_of(name)
-    task = load_task(
-        name,
-        setup.scorer,
-        setup.the_seed,
-        setup.max_new_tokens,
-        data=_data_folder(setup, name) or _data_folder(setup),
-        few=setup.few or 0,
-        chat=bool(setup.chat),
-        select_token=bool(setup.select_token),
-    )
+    with quietly():
+        task = load_task(
+            name,
+            setup.scorer,
+            setup.the_seed,
+            setup.max_new_tokens,
+            data=_data_folder(setup, name) or _data_folder(setup),
+            few=setup.few or 0,
+            chat=setup.template_options or bool(setup.chat),
+            select_token=bool(setup.select_token),
+        )
     prepare(task.scorer)
     return task
 
@@ -70,14 +73,17 @@ def guards_of(names: str | None, task: Task, setup: TaskSetup) -> list[Task]:
         return []
     if names is None:
         copies = {name: _data_folder(setup, name) for name in task.guards}
-        guards = own_guards(task, setup.the_seed, copies)
+        with quietly():
+            guards = own_guards(task, setup.the_seed, copies)
     else:
         wanted = names.split(",")
         if task.name in wanted:
             raise SettingsError(f"--guard {task.name} is the task itself; choose others")
-        guards = [
-            load_task(name, seed=setup.the_seed, data=_data_folder(setup, name)) for name in wanted
-        ]
+        with quietly():
+            guards = [
+                load_task(name, seed=setup.the_seed, data=_data_folder(setup, name))
+                for name in wanted
+            ]
     for guard in guards:
         prepare(guard.scorer)
     return guards
@@ -155,6 +161,31 @@ def model_of(run: Run | None, options: ModelOptions) -> ModelOptions:
     return replace(options, model=run.provenance.model, revision=revision)
 
 
+def task_again(runs: Sequence[Run], name: str, given: bool, setup: TaskSetup) -> Task:
+    """A task, asked for as runs did that are of it.
+
+    Args:
+        runs: those that are of it, if any; they asked alike.
+        name: of the task.
+        given: whether a person named it, and not a run alone, which may come from anybody.
+        setup: what else is given.
+
+    Raises:
+        CorrSteerError: it cannot be had or used, or a run alone names its file, another one now.
+    """
+    for run in runs:
+        if not given:
+            check_own_task(run)
+        elif str(expanded(name)) == run.provenance.task and file_changed(run):
+            with quietly():
+                log.warning(
+                    "%s is not what it was when the run was made: its test split may hold what "
+                    "the run was fitted on",
+                    name,
+                )
+    return task_of(name, setup_of(next(iter(runs), None), setup, name))
+
+
 def setup_of(run: Run | None, setup: TaskSetup, task: str) -> TaskSetup:
     """The setup, with the run's own where its own task is evaluated again.
 
@@ -163,7 +194,7 @@ def setup_of(run: Run | None, setup: TaskSetup, task: str) -> TaskSetup:
     Raises:
         SettingsError: the run was scored by a function that is not named.
     """
-    if run is None or str(expanded(task)) != run.provenance.task:
+    if run is None or not is_own_task(run, task):
         return setup
     made, asked = run.provenance, run.provenance.task_options
     scorer = setup.scorer or made.scorer
@@ -177,6 +208,8 @@ def setup_of(run: Run | None, setup: TaskSetup, task: str) -> TaskSetup:
         max_new_tokens=setup.max_new_tokens or made.max_new_tokens,
         few=asked.few if setup.few is None else setup.few,
         chat=asked.chat if setup.chat is None else setup.chat,
+        template_option=setup.template_option
+        or tuple(written_option(*option) for option in asked.template_options.items()),
         select_token=asked.select_token if setup.select_token is None else setup.select_token,
         data=setup.data or ((asked.data,) if asked.data else ()),
     )
@@ -240,7 +273,13 @@ def new_folder(task: Task) -> Path:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keeps other libraries' warnings out of the terminal; ours are plain lines on stderr."""
+    """Keeps other libraries' warnings out of the terminal; ours are plain lines on stderr.
+
+    Within itself it does nothing.
+    """
+    if any(isinstance(each.formatter, OneLine) for each in logging.getLogger("corrsteer").handlers):
+        yield
+        return
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine())
     logger = logging.getLogger("corrsteer")

@@ -13,8 +13,7 @@ from corrsteer.cli.common import (
     model_asked,
     model_of,
     quietly,
-    setup_of,
-    task_of,
+    task_again,
     unfinished_reading,
 )
 from corrsteer.cli.options import BASELINE, EvalOptions
@@ -40,7 +39,7 @@ def run_eval(options: EvalOptions) -> None:
         raise SettingsError("which task? give --task NAME; see `corrsteer tasks`")
     # with another seed than the run's own, samples that it was fitted on could be tested
     setup = options.setup.seeded(run.settings.seed if run else FitSettings.seed)
-    task = task_of(name, setup_of(run, setup, name))
+    task = task_again([run] if run else [], name, options.task is not None, setup)
     watch = Stopwatch()
     with (
         quietly(),

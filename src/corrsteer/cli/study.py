@@ -20,7 +20,7 @@ from corrsteer.cli.common import (
     model_asked,
     model_of,
     quietly,
-    setup_of,
+    task_again,
     task_of,
 )
 from corrsteer.cli.options import ModelOptions, NullOptions, SamplesOptions, TaskSetup
@@ -141,9 +141,9 @@ def _accuracies(
     run: Run, snapshots: Sequence[Snapshot], options: SamplesOptions, progress: TerminalProgress
 ) -> list[dict[str, Any]]:
     """What S and A of every snapshot do on the run's own test split, by its own model."""
-    made, name = run.provenance, run.provenance.task
+    made, name = run.provenance, options.task or run.provenance.task
     setup = TaskSetup(data=options.data, seed=run.settings.seed)
-    task = task_of(name, setup_of(run, setup, name))
+    task = task_again([run], name, options.task is not None, setup)
     asked = model_of(run, ModelOptions(device=options.device))
     check_own_model(run)
     with progress.stage("load model", None):

@@ -19,8 +19,7 @@ from corrsteer.cli.common import (
     model_asked,
     model_of,
     quietly,
-    setup_of,
-    task_of,
+    task_again,
     unfinished_reading,
 )
 from corrsteer.cli.options import ModelOptions, TaskSetup, TransferOptions, names_in
@@ -28,7 +27,7 @@ from corrsteer.cli.output import VisibleConsole
 from corrsteer.cli.terminal import TerminalProgress, add_arm, arm_table
 from corrsteer.errors import SettingsError
 from corrsteer.lm.models import LanguageModel
-from corrsteer.method.provenance import check_own_model, reading_header
+from corrsteer.method.provenance import check_own_model, is_own_task, reading_header
 from corrsteer.runs.folder import load_run
 from corrsteer.runs.records import Outcome
 from corrsteer.runs.run import Run
@@ -46,7 +45,7 @@ def run_transfer(options: TransferOptions) -> None:
     names = _task_names(runs, options.tasks)
     seed = _seed(runs, options.seed)
     setup = TaskSetup(data=options.data, seed=seed)
-    tasks = [_task(name, runs, setup) for name in names]
+    tasks = [_task(name, runs, options.tasks is not None, setup) for name in names]
     asked = ModelOptions(
         model=options.model,
         revision=options.revision,
@@ -114,13 +113,13 @@ def _seed(runs: Mapping[str, Run], given: int | None) -> int:
     return next(iter(seeds)) if given is None else given
 
 
-def _task(name: str, runs: Mapping[str, Run], setup: TaskSetup) -> Task:
+def _task(name: str, runs: Mapping[str, Run], given: bool, setup: TaskSetup) -> Task:
     """The task, asked for as the runs that are of it asked for it.
 
     Raises:
         SettingsError: they asked for it in different ways.
     """
-    own = {where: run for where, run in runs.items() if run.provenance.task == name}
+    own = {where: run for where, run in runs.items() if is_own_task(run, name)}
     asked = [
         (made.task_options, made.scorer, made.max_new_tokens)
         for made in (run.provenance for run in own.values())
@@ -130,7 +129,7 @@ def _task(name: str, runs: Mapping[str, Run], setup: TaskSetup) -> Task:
             f"{' and '.join(own)} ask for {name} in different ways (prompts, scorer or length of "
             "replies); transfer them apart"
         )
-    return task_of(name, setup_of(next(iter(own.values()), None), setup, name))
+    return task_again([*own.values()], name, given, setup)
 
 
 def _document(

@@ -21,6 +21,7 @@ from corrsteer.runs.evaluation import Prediction
 from corrsteer.runs.folder import load_run
 from corrsteer.runs.run import Run
 from corrsteer.runs.steering import Steering
+from corrsteer.samples import Sample
 from corrsteer.settings import check_strength
 
 EXAMPLES = 12
@@ -118,6 +119,14 @@ class Exhibit:
     def chat(self) -> bool:
         """Whether prompts go through the model's chat template, as the run's own did."""
         return self.run.provenance.task_options.chat
+
+    def sample(self, prompt: str) -> Sample:
+        """A prompt as the run's own were made."""
+        if not self.chat:
+            return Sample("prompt", prompt)
+        options = self.run.provenance.task_options.template_options
+        message = {"role": "user", "content": prompt}
+        return Sample("prompt", "", messages=(message,), template_options=options)
 
     @property
     def label(self) -> str:

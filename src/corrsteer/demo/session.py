@@ -31,6 +31,9 @@ SETTLE = 0.12
 BASELINES = 32
 """Unsteered replies that a session remembers."""
 
+BaselineKey = tuple[str, str, str, int]
+"""Model, prompt, the sample it becomes, longest reply: what an unsteered reply depends on."""
+
 HALF_CHARACTER = "\ufffd"
 """What the tokens of a character that is not whole yet are decoded to."""
 
@@ -202,7 +205,7 @@ class Session:
 
     ticket: int = 0
     stopped: bool = False
-    baselines: dict[tuple[str, str, bool, int], str] = field(default_factory=dict)
+    baselines: dict[BaselineKey, str] = field(default_factory=dict)
 
     def stop(self) -> None:
         """End the request that is running, keeping what it has said."""
@@ -259,21 +262,20 @@ class Session:
         longest = max(exhibit.run.provenance.max_new_tokens for exhibit, _ in asked)
         replies: list[ArmReply] = []
         sources: list[Iterator[str]] = []
-        baselines: dict[tuple[str, bool], int] = {}
+        baselines: dict[BaselineKey, int] = {}
         for exhibit, steering in asked:
-            model, way = shelf.model(exhibit), (exhibit.model, exhibit.chat)
-            sample = _sample(wish.prompt, exhibit.chat)
-            if way not in baselines:
-                baselines[way] = len(replies)
+            model, sample = shelf.model(exhibit), exhibit.sample(wish.prompt)
+            key = (exhibit.model, wish.prompt, repr(sample), longest)
+            if key not in baselines:
+                baselines[key] = len(replies)
                 replies.append(ArmReply("baseline", exhibit.model, "not steered", len(replies)))
-                key = (exhibit.model, wish.prompt, exhibit.chat, longest)
                 sources.append(self._baseline(key, model.reply(sample, longest)))
             setting = _setting(exhibit, steering)
-            replies.append(ArmReply("steered", exhibit.name, setting, baselines[way]))
+            replies.append(ArmReply("steered", exhibit.name, setting, baselines[key]))
             sources.append(model.reply(sample, longest, steering))
         return Frame(tuple(replies)), sources
 
-    def _baseline(self, key: tuple[str, str, bool, int], replying: Iterator[str]) -> Iterator[str]:
+    def _baseline(self, key: BaselineKey, replying: Iterator[str]) -> Iterator[str]:
         """The reply that is remembered, or one that is remembered from now on."""
         if key in self.baselines:
             yield self.baselines[key]
@@ -297,12 +299,6 @@ def load_for(run: Run, device: str | None = None) -> LanguageModel:
     return load_model(
         made.model, RAW, device=device, revision=made.revision, prepend_bos=made.prepend_bos
     )
-
-
-def _sample(prompt: str, chat: bool) -> Sample:
-    if chat:
-        return Sample("prompt", "", messages=({"role": "user", "content": prompt},))
-    return Sample("prompt", prompt)
 
 
 def _setting(exhibit: Exhibit, steering: Steering) -> str:

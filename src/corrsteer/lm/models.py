@@ -25,6 +25,7 @@ from torch import Tensor
 from corrsteer.errors import CorrSteerError, ModelError, SAEError
 from corrsteer.files import check_weights, expanded, regular
 from corrsteer.hook_points import HookPoint
+from corrsteer.lm.chat_template import rendered
 from corrsteer.lm.decoding import Decoder, greedy, length_batches
 from corrsteer.lm.gguf import model_path
 from corrsteer.lm.hooks import find_blocks
@@ -170,7 +171,8 @@ class LanguageModel:
         BOS comes first, also where the tokenizer adds none, if the SAEs were trained so.
 
         Raises:
-            ModelError: a chat for a model without a chat template, or a prompt without tokens.
+            ModelError: a chat that the model's template does not take whole, or a prompt without
+                tokens.
         """
         if sample.messages is not None:
             ids = self._chat_ids(sample)
@@ -222,21 +224,7 @@ class LanguageModel:
         return int(self.model.get_input_embeddings().weight.shape[0])
 
     def _chat_ids(self, sample: Sample) -> list[int]:
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise ModelError(
-                f"sample {sample.id!r} is a chat, but {self.id} has no chat template; "
-                "give `prompt` instead of `messages`, or take an instruction-tuned model"
-            )
-        messages = [dict(message) for message in sample.messages or ()]
-        try:
-            text = self.tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-        except Exception as error:  # a template may raise anything at all
-            raise ModelError(
-                f"sample {sample.id!r}: the chat template of {self.id} refuses the messages: "
-                f"{' '.join(str(error).split())}"
-            ) from error
+        text = rendered(self.tokenizer, self.id, sample)
         # the template writes the special tokens itself
         return [int(token) for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
 

@@ -10,17 +10,26 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from corrsteer.errors import ArtifactError, ModelError
+from corrsteer.errors import ArtifactError, DataError, ModelError
+from corrsteer.files import expanded
 from corrsteer.lm.gguf import SUFFIX
 from corrsteer.lm.known_models import model_folder
 from corrsteer.lm.models import ModelFacts
 from corrsteer.lm.saes import SAEHandle
 from corrsteer.runs.content import Content
-from corrsteer.runs.digests import digest_of, file_digest, folder_digest, joint_digest, model_files
+from corrsteer.runs.digests import (
+    digest_of,
+    file_digest,
+    folder_digest,
+    joint_digest,
+    model_files,
+    whole_digest,
+)
 from corrsteer.runs.identity import difference
 from corrsteer.runs.run import Provenance, Run
 from corrsteer.samples import Sample
-from corrsteer.tasks import Task, hub
+from corrsteer.tasks import TASK_FILE, Task, hub
+from corrsteer.tasks.jsonl import check_there
 
 LIBRARIES = ("corrsteer", "torch", "transformers", "sae-lens", "numpy", "scipy", "safetensors")
 
@@ -52,6 +61,7 @@ def provenance_of(
             saes=sae_digests(handles),
             scorer=getattr(task.scorer, "source", ""),
             samples=sample_digests(task, guards),
+            task_file=task_file_digest(task.name),
         ),
     )
 
@@ -108,6 +118,52 @@ def data_digest(path: Path) -> str:
         return folder_digest(path, hub.READERS) if path.is_dir() else joint_digest([path])
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def task_file_digest(name: str) -> str:
+    """The digest of a task's file; "" for a task that is known by name, or where none is.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    path = expanded(name)
+    try:
+        return whole_digest(path) if path.suffix == TASK_FILE and path.is_file() else ""
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def is_own_task(run: Run, name: str) -> bool:
+    """Whether a task is what a run was made on, by its name or, wherever it lies, its file."""
+    made = run.provenance
+    if str(expanded(name)) == made.task:
+        return True
+    return bool(made.content.task_file) and task_file_digest(name) == made.content.task_file
+
+
+def file_changed(run: Run) -> bool:
+    """Whether the file that a run names is known not to be the one that it was made on."""
+    recorded = run.provenance.content.task_file
+    return bool(recorded) and task_file_digest(run.provenance.task) != recorded
+
+
+def check_own_task(run: Run) -> None:
+    """Refuse to read the file that a run names, unless it is the one that the run was made on.
+
+    A run may come from anybody, and name any file.
+
+    Raises:
+        DataError: it is not there, is another one, or cannot be told from others.
+    """
+    name, recorded = run.provenance.task, run.provenance.content.task_file
+    path = expanded(name)
+    if path.suffix != TASK_FILE:
+        return
+    check_there(path, "the run was made on it: give it by --task, wherever it is now")
+    if recorded and not file_changed(run):
+        return
+    why = "is another one now" if recorded else "it tells nothing of"
+    raise DataError(f"the run names the file {name}, which {why}; to read it, give --task {name}")
 
 
 def sae_digests(handles: Sequence[SAEHandle]) -> dict[str, str]:

@@ -28,6 +28,7 @@ from corrsteer.runs.run import Counts, Run
 from corrsteer.runs.steering import Steering, summed
 from corrsteer.settings import FitSettings
 from corrsteer.stats.correlation import StreamingCorrelation
+from corrsteer.tasks.repeats import Repeats
 
 log = logging.getLogger(__name__)
 
@@ -120,10 +121,18 @@ def merge(runs: Mapping[str, Run], **changes: Any) -> Run:
             unscored_fit=sum(run.counts.unscored_fit for run in runs.values()),
             merged=tuple(names),
             twice=_twice(runs),
+            repeats=_common_repeats(runs),
         ),
         inference=Evidence(note=note),
     )
     return select(together, **changes)
+
+
+def _common_repeats(runs: Mapping[str, Run]) -> Repeats | None:
+    """How many of the task's samples are not by themselves, of runs of one task."""
+    first = next(iter(runs.values()))
+    alike = all(run.counts.repeats == first.counts.repeats for run in runs.values())
+    return first.counts.repeats if alike else None
 
 
 def _handles(run: Run) -> dict[HookPoint, SAEHandle]:

@@ -109,6 +109,7 @@ def collect_shard(
             unscored_fit=collection.unscored,
             seconds=watch.seconds,
             shard=str(shard),
+            repeats=task.repeats,
         ),
         extent=Extent(execution.unit_samples, "", evaluated=False, explained=False),
         inference=Evidence(note=f"one of {shard.count} shards; merge them to choose features"),

@@ -32,6 +32,8 @@ class CorpusRow:
     choices: tuple[str, ...] | None
     scorer: ScorerName
     max_new_tokens: int
+    key: str
+    """What rows that ask of one thing have in common; see `Item.key`."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,20 @@ def rows(name: str) -> dict[str, list[CorpusRow]]:
                 choices=item.choices,
                 scorer=family.scorer,
                 max_new_tokens=family.max_new_tokens,
+                key=item.key,
             )
         )
     return found
 
 
 def fingerprint(name: str) -> str:
-    """SHA-256 over all rows of a family or probe, in order."""
-    content = {split: [asdict(row) for row in found] for split, found in rows(name).items()}
+    """SHA-256 over all rows of a family or probe, in order; their keys follow from the rest."""
+    content = {split: [_told(row) for row in found] for split, found in rows(name).items()}
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _told(row: CorpusRow) -> dict[str, object]:
+    return {name: value for name, value in asdict(row).items() if name != "key"}
 
 
 @lru_cache(maxsize=1)

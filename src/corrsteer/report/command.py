@@ -12,6 +12,7 @@ from typing import Any
 
 from corrsteer.runs.run import Run
 from corrsteer.settings import FitSettings
+from corrsteer.tasks.chats import written_option
 
 ALWAYS = ("strategy", "samples", "seed")
 """Settings that are written out even where they are the default."""
@@ -38,6 +39,8 @@ def reproduce(run: Run) -> str | None:
     options |= {"scorer": made.scorer, "max_new_tokens": made.max_new_tokens}
     asked = dataclasses.asdict(made.task_options)
     options |= {name: value for name, value in asked.items() if value}
+    given = options.pop("template_options", {})
+    options["template_option"] = [written_option(*option) for option in given.items()]
     options |= {"guard": ",".join(made.guards) or "none"}
     if run.counts.collected:
         options["collected"] = run.counts.collected
@@ -58,11 +61,13 @@ def _merge(run: Run) -> str:
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:
+    """An option for each, and one for each of a list."""
     words = []
     for name, value in options.items():
-        words.append(("--no-" if value is False else "--") + name.replace("_", "-"))
-        if not isinstance(value, bool):
-            words.append(_text(value))
+        for each in value if isinstance(value, list) else [value]:
+            words.append(("--no-" if each is False else "--") + name.replace("_", "-"))
+            if not isinstance(each, bool):
+                words.append(_text(each))
     return words
 
 

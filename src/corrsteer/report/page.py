@@ -162,6 +162,7 @@ def origin_rows(findings: Findings) -> list[tuple[str, str]]:
             "scorer": made.scorer,
             "longest reply": f"{made.max_new_tokens} tokens",
             "guards": ", ".join(made.guards) or "none",
+            "samples": str(counts.repeats or ""),
             "fit samples": _samples(counts.n_fit, counts.unscored_fit),
             "select samples": f"{counts.n_select:,}",
         }

@@ -20,6 +20,8 @@ class Content:
         saes: hook point -> digest of the SAE's files, or the commit of its repository.
         scorer: digest of the source of the module that a function scorer is defined in.
         samples: split -> digest of the task's samples, and guard -> of all of its samples.
+        task_file: digest of the file that the task was read from; it tells where the file lies now,
+            and not what was made of it.
     """
 
     dtype: str = ""
@@ -27,6 +29,7 @@ class Content:
     saes: Mapping[str, str] = field(default_factory=dict)
     scorer: str = ""
     samples: Mapping[str, str] = field(default_factory=dict)
+    task_file: str = ""
 
 
 @dataclass(frozen=True)

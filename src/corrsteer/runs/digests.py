@@ -50,6 +50,16 @@ def file_digest(path: Path) -> str:
     return found.hexdigest()[:DIGITS]
 
 
+def whole_digest(path: Path) -> str:
+    """The digest of all of a file, whatever its size.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+
+
 def joint_digest(paths: Iterable[Path]) -> str:
     """One digest of several files, of those that are there, whatever their folder is called.
 

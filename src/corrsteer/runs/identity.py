@@ -27,6 +27,7 @@ LABELS = {
     "rows": "the {} samples",
     "scorer_sources": "the source of the scorer of {}",
     "collected": "what was collected",
+    "template_options": "the chat template's option {}",
 }
 """What is called otherwise than by its own name."""
 
@@ -39,6 +40,7 @@ DIGESTS = (
 OF_STATISTICS = (
     *("model", "revision", "files", "sae_source", "sae_ids", "saes", "hook_shift", "dtype"),
     *("scorer", "scorer_source", "max_new_tokens", "few", "chat", "select_token"),
+    "template_options",
     *("pool", "steer_pool", "positions", "sae_dtype"),
 )
 """What runs must have in common for their statistics to be of the same thing."""

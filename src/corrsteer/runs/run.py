@@ -23,6 +23,7 @@ from corrsteer.runs.steering import Steering
 from corrsteer.settings import FitSettings, Strategy
 from corrsteer.stats.correlation import StreamingCorrelation
 from corrsteer.tasks import TaskOptions
+from corrsteer.tasks.repeats import Repeats
 
 EVIDENCE = (
     "strength",
@@ -81,6 +82,7 @@ class Counts:
         merged: names of the runs that were added up.
         twice: samples that several of them hold; None where it is not known.
         collected: the run that the fit samples were taken from, or None.
+        repeats: how many of the task's samples are not by themselves, where it was counted.
     """
 
     n_fit: int = 0
@@ -91,6 +93,7 @@ class Counts:
     merged: tuple[str, ...] = ()
     twice: int | None = None
     collected: str | None = None
+    repeats: Repeats | None = None
 
 
 @dataclass

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from corrsteer.errors import DataError, SettingsError, unknown
 from corrsteer.files import expanded
@@ -23,10 +24,14 @@ from corrsteer.tasks.gsm8k import GSM8K
 from corrsteer.tasks.harmbench import HARMBENCH
 from corrsteer.tasks.mmlu import MMLU
 from corrsteer.tasks.mmlu_pro import MMLU_PRO
+from corrsteer.tasks.repeats import told_repeats
 from corrsteer.tasks.simpleqa import SIMPLEQA
 from corrsteer.tasks.xstest import XSTEST
 
 __all__ = ["Sample", "Task", "TaskOptions", "check_task_name", "known_tasks", "load_task"]
+
+TASK_FILE = ".jsonl"
+"""How the name of a task ends that is a file."""
 
 _BENCHMARKS = {
     each.name: each
@@ -56,7 +61,7 @@ def load_task(
     max_new_tokens: int | None = None,
     data: str | Path | None = None,
     few: int = 0,
-    chat: bool = False,
+    chat: bool | Mapping[str, Any] = False,
     select_token: bool = False,
 ) -> Task:
     """The task of that name, or the one that a `.jsonl` file describes.
@@ -68,7 +73,8 @@ def load_task(
         max_new_tokens: longest reply, in place of the task's own.
         data: a folder with a local copy of a benchmark, read in place of the hub.
         few: number of solved examples in front of every prompt.
-        chat: whether prompts are rendered by the model's own chat template.
+        chat: whether prompts are rendered by the model's own chat template; a mapping says so too,
+            and is what the template is given beside the messages, as `{"enable_thinking": False}`.
         select_token: whether a reply is chosen among the options' letters alone, whatever else
             the model would rather say.
 
@@ -81,10 +87,10 @@ def load_task(
     if max_new_tokens is not None and max_new_tokens < 1:
         raise SettingsError(f"max_new_tokens is {max_new_tokens}; choose 1 or more")
     judge = load_scorer(scorer) if scorer is not None else None
-    path = expanded(name)
+    path, own = expanded(name), expanded(name).suffix == TASK_FILE
     if data is not None and str(name) not in _BENCHMARKS:
         raise SettingsError(f"--data is for benchmarks of the hub ({', '.join(_BENCHMARKS)})")
-    if path.suffix == ".jsonl":
+    if own:
         task = jsonl.load(path, judge, seed, max_new_tokens)
     else:
         task = _load_known(str(name), seed, None if data is None else expanded(data))
@@ -97,9 +103,12 @@ def load_task(
             f"{task.name} is not answered by one letter; --select-token is for multiple choice "
             "of one token"
         )
+    splits = {"fit": task.fit, "select": task.select, "test": task.test}
+    task = replace(task, repeats=told_repeats(task.name, splits, near=own))
     task = with_examples(task, few)
-    options = TaskOptions(few, chat, select_token, None if data is None else str(data))
-    return replace(as_chat(task) if chat else task, options=options)
+    is_chat, asked = (chat, {}) if isinstance(chat, bool) else (True, dict(chat))
+    options = TaskOptions(few, is_chat, select_token, None if data is None else str(data), asked)
+    return replace(as_chat(task, asked) if is_chat else task, options=options)
 
 
 def own_guards(
@@ -134,7 +143,7 @@ def check_task_name(name: str) -> None:
         UnknownNameError: nothing is known under that name.
         DataError: a file that is not there, or not a `.jsonl` file.
     """
-    if Path(name).suffix == ".jsonl":
+    if Path(name).suffix == TASK_FILE:
         jsonl.check_there(expanded(name))
         return
     if name in _BENCHMARKS or name in mini.NAMES:

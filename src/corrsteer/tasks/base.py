@@ -5,12 +5,14 @@ Changes when a task needs to carry more than that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from corrsteer.notebook import overview
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import Scorer
+from corrsteer.tasks.repeats import Repeats
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,14 @@ class TaskOptions:
         chat: whether prompts are rendered by the model's own chat template.
         select_token: whether a reply is chosen among the options' letters alone.
         data: folder of a local copy of its data set, or None.
+        template_options: what the chat template was given beside the messages.
     """
 
     few: int = 0
     chat: bool = False
     select_token: bool = False
     data: str | None = None
+    template_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Task:
         letters: the options' letters that every prompt offers, where one of them, as one token, is
             the reply.
         options: how it was asked for.
+        repeats: how many of its samples are not by themselves; None where it was not counted.
     """
 
     name: str
@@ -64,6 +69,7 @@ class Task:
     shuffled: bool = False
     letters: str = ""
     options: TaskOptions = field(default_factory=TaskOptions)
+    repeats: Repeats | None = None
 
     @property
     def allowed_replies(self) -> str:

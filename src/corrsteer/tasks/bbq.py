@@ -7,6 +7,7 @@ Changes when that data set, its splits or its prompt do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from corrsteer.samples import Sample
 from corrsteer.tasks import hub
@@ -62,12 +63,17 @@ def unknown_option(options: Sequence[str]) -> str | None:
 
 
 def _sample(row: hub.Row) -> Sample:
-    """The letter of its unknown option is in the metadata, as `unknown`."""
+    """The letter of its unknown option is in the metadata, as `unknown`.
+
+    Rows that were made from one template of their category, told by its index, are a group.
+    """
     question = f"{row.text('context')}\n{row.text('question')}"
     options = tuple(row.text(column) for column in ANSWERS)
     others = row.others("context", "question", *ANSWERS, "label")
     metadata = others | {"unknown": unknown_option(options)}
-    return lettered_sample(row, question, options, "label", OFFERED, metadata)
+    sample = lettered_sample(row, question, options, "label", OFFERED, metadata)
+    template, category = row.values.get("question_index"), row.id.partition("/")[0]
+    return sample if template is None else replace(sample, group=f"{category}/{template}")
 
 
 def _benchmark(condition: str, description: str) -> Benchmark:

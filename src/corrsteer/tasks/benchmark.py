@@ -86,7 +86,7 @@ class Benchmark:
         if self.where is None:
             return rows
         column, value = self.where
-        kept = [row for row in rows if row.values[column] == value]
+        kept = [row for row in rows if row.values.get(column) == value]
         if not kept:
             raise DataError(
                 f"none of {len(rows)} rows of {data or self.source.id} has {column} {value!r}; "

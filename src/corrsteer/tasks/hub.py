@@ -15,6 +15,7 @@ from typing import Any
 
 from corrsteer.errors import DataError
 from corrsteer.files import regular
+from corrsteer.tasks.fields import filled
 
 READERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 """Suffix of a data file -> the loader of `datasets` that reads it."""
@@ -48,7 +49,7 @@ class Row:
 
     Attributes:
         id: configuration, split and index.
-        values: column -> value.
+        values: column -> value, of the columns that hold one; see `filled`.
         source: the data set, for messages.
     """
 
@@ -62,7 +63,7 @@ class Row:
         Raises:
             DataError: it is no text.
         """
-        value = self.values[column]
+        value = self.values.get(column)
         if not isinstance(value, str):
             raise self.refused(column, "a text")
         return value
@@ -73,7 +74,7 @@ class Row:
         Raises:
             DataError: it lists none, or something else.
         """
-        value = self.values[column]
+        value = self.values.get(column)
         if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
             raise self.refused(column, "a list of texts")
         return tuple(value)
@@ -84,7 +85,7 @@ class Row:
 
     def refused(self, column: str, expected: str) -> DataError:
         """The error for a value that cannot be used."""
-        value = repr(self.values[column])
+        value = repr(self.values.get(column))
         short = value if len(value) <= 60 else f"{value[:57]}..."
         return DataError(
             f"{self.source}, row {self.id}: {column} is {short}; expected {expected}, as in the "
@@ -133,7 +134,7 @@ def _rows(dataset: Any, source: Source, place: str, where: str) -> list[Row]:
             f"{where} has no column {missing[0]!r} in {place} (it has "
             f"{', '.join(dataset.column_names)}); expected the columns of {source.id} on the hub"
         )
-    values = dataset.to_list()
+    values = map(filled, dataset.to_list())
     return [Row(f"{place}/{index}", value, where) for index, value in enumerate(values)]
 
 

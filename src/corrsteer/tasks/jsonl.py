@@ -1,13 +1,14 @@
 """Tasks from a user's own JSONL file.
 
 Changes when a row may hold another field. Each line is an object with `prompt` or `messages`,
-`target` (a string or a list), optional `choices`, `id` and `split`; other fields are kept as the
-sample's metadata, for function scorers.
+`target` (a string or a list), optional `choices`, `id`, `group` and `split`; other fields are kept
+as the sample's metadata, for function scorers.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +16,13 @@ from typing import Any, Literal
 
 from corrsteer.errors import DataError, ScorerError
 from corrsteer.files import regular
-from corrsteer.json_text import is_whole
-from corrsteer.samples import Message, Sample
+from corrsteer.json_text import excerpt, is_whole
+from corrsteer.samples import Sample, group_ids
 from corrsteer.scoring.base import Scorer, score
 from corrsteer.scoring.rules import RULES
 from corrsteer.tasks.base import Task, target_reply
+from corrsteer.tasks.chats import read_messages
+from corrsteer.tasks.fields import filled
 
 Split = Literal["fit", "select", "test"]
 SPLIT_NAMES: Mapping[str, Split] = {
@@ -35,7 +38,7 @@ CUT = (0.5, 0.2)
 """Shares of fit and select where rows name no split; the rest is test."""
 
 DEFAULT_MAX_NEW_TOKENS = 32
-_FIELDS = {"prompt", "messages", "target", "choices", "id", "split"}
+_FIELDS = {"prompt", "messages", "target", "choices", "id", "group", "split"}
 
 
 def load(path: Path, scorer: Scorer | None, seed: int, max_new_tokens: int | None) -> Task:
@@ -51,7 +54,8 @@ def load(path: Path, scorer: Scorer | None, seed: int, max_new_tokens: int | Non
         DataError: the file cannot be read, or a line (named by its number) is malformed.
     """
     rows = _read(path)
-    samples = [_sample(row, where, index) for index, (where, row) in enumerate(rows)]
+    spare = _spare_ids(rows)
+    samples = [_sample(row, where, own) for (where, row), own in zip(rows, spare, strict=True)]
     _check_ids(samples, rows)
     scorer = scorer or _default_scorer(path, samples)
     for (where, _), sample in zip(rows, samples, strict=True):
@@ -95,13 +99,13 @@ def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
             raise DataError(f"{where}: {type(row).__name__} instead of an object {{...}}")
         if b"\\u" in line:
             _check_whole(row, where)
-        rows.append((where, row))
+        rows.append((where, filled(row)))
     if not rows:
         raise DataError(f"{path} has no rows; expected one JSON object a line")
     return rows
 
 
-def check_there(path: Path) -> None:
+def check_there(path: Path, remedy: str = "check the path") -> None:
     """Refuse the path of a file that does not exist.
 
     Raises:
@@ -110,13 +114,15 @@ def check_there(path: Path) -> None:
     try:
         path.stat()
     except (OSError, ValueError) as error:
-        raise _cannot_read(path, error) from error
+        raise _cannot_read(path, error, remedy) from error
 
 
-def _cannot_read(path: Path, error: OSError | ValueError) -> DataError:
+def _cannot_read(
+    path: Path, error: OSError | ValueError, remedy: str = "check the path"
+) -> DataError:
     """The error for a file that cannot be read; a `ValueError` is one of a name that none has."""
     reason = getattr(error, "strerror", None) or error
-    return DataError(f"cannot read {str(path)[:300]}: {reason}; check the path")
+    return DataError(f"cannot read {str(path)[:300]}: {reason}; {remedy}")
 
 
 def _check_whole(row: dict[str, Any], where: str) -> None:
@@ -129,49 +135,53 @@ def _check_whole(row: dict[str, Any], where: str) -> None:
             )
 
 
-def _sample(row: dict[str, Any], where: str, index: int) -> Sample:
+def _sample(row: dict[str, Any], where: str, spare_id: str) -> Sample:
     if ("prompt" in row) == ("messages" in row):
         raise DataError(f"{where}: expected either `prompt` or `messages`")
     prompt = row.get("prompt", "")
     if "prompt" in row and (not isinstance(prompt, str) or not prompt):
-        raise DataError(f"{where}: `prompt` is {_short(prompt)}; expected a text that is not empty")
-    sample_id = row.get("id", index)
-    if not isinstance(sample_id, str | int):
-        raise DataError(f"{where}: `id` is {_short(sample_id)}; expected a string or a number")
-    choices = row.get("choices")
-    if choices is not None:
-        choices = _texts(choices, "choices", where)
-        if not 2 <= len(choices) <= 26:
-            raise DataError(f"{where}: {len(choices)} choices; expected 2 to 26")
+        raise DataError(
+            f"{where}: `prompt` is {excerpt(prompt)}; expected a text that is not empty"
+        )
+    choices = _texts(row["choices"], "choices", where) if "choices" in row else None
+    if choices is not None and not 2 <= len(choices) <= 26:
+        raise DataError(f"{where}: {len(choices)} choices; expected 2 to 26")
     return Sample(
-        id=str(sample_id),
+        id=_name(row["id"], "id", where) if "id" in row else spare_id,
         prompt=prompt,
         target=_texts(row["target"], "target", where) if "target" in row else (),
         choices=choices,
-        messages=_messages(row["messages"], where) if "messages" in row else None,
+        messages=read_messages(row["messages"], where) if "messages" in row else None,
+        group=_name(row["group"], "group", where) if "group" in row else None,
         metadata={key: value for key, value in row.items() if key not in _FIELDS},
     )
+
+
+def _name(value: Any, field: str, where: str) -> str:
+    """A string or a whole number, as a string."""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise DataError(f"{where}: `{field}` is {excerpt(value)}; expected a string or a number")
+    return str(value)
+
+
+def _spare_ids(rows: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """An id for each row, by its place, for those that have none: no row has it already."""
+    given = {str(row["id"]) for _, row in rows if "id" in row}
+    return [str(n) if str(n) not in given else f"row {n}" for n in range(len(rows))]
 
 
 def _texts(value: Any, field: str, where: str) -> tuple[str, ...]:
     """A string, a number, or a list of them, as strings."""
     values = value if isinstance(value, list) else [value]
-    fine = all(isinstance(v, str | int | float) and not isinstance(v, bool) for v in values)
-    if not fine or not values:
-        raise DataError(f"{where}: `{field}` is {_short(value)}; expected a string or a list")
+    if not values or not all(map(_is_text_or_number, values)):
+        raise DataError(f"{where}: `{field}` is {excerpt(value)}; expected a string or a list")
     return tuple(str(v) for v in values)
 
 
-def _messages(value: Any, where: str) -> tuple[Message, ...]:
-    turns = value if isinstance(value, list) else []
-    for turn in turns:
-        if not isinstance(turn, dict) or not all(
-            isinstance(turn.get(key), str) for key in ("role", "content")
-        ):
-            raise DataError(f"{where}: a message is {_short(turn)}; expected role and content")
-    if not turns:
-        raise DataError(f"{where}: `messages` is {_short(value)}; expected a list of messages")
-    return tuple({"role": turn["role"], "content": turn["content"]} for turn in turns)
+def _is_text_or_number(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
 def _check_ids(samples: list[Sample], rows: list[tuple[str, dict[str, Any]]]) -> None:
@@ -216,7 +226,7 @@ def _split(
     for (where, _), sample, name in zip(rows, samples, named, strict=True):
         if not isinstance(name, str) or name not in SPLIT_NAMES:
             raise DataError(
-                f"{where}: `split` is {_short(name)}; expected fit, select or test "
+                f"{where}: `split` is {excerpt(name)}; expected fit, select or test "
                 "on every line, or on none"
             )
         splits[SPLIT_NAMES[name]].append(sample)
@@ -224,17 +234,19 @@ def _split(
 
 
 def _cut(samples: list[Sample], seed: int) -> dict[Split, tuple[Sample, ...]]:
-    shuffled = list(samples)
-    random.Random(seed).shuffle(shuffled)
-    first = round(CUT[0] * len(shuffled))
-    second = first + round(CUT[1] * len(shuffled))
-    return {
-        "fit": tuple(shuffled[:first]),
-        "select": tuple(shuffled[first:second]),
-        "test": tuple(shuffled[second:]),
-    }
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+    """Shares by the seed's order; what belongs together lies where the middle of it falls."""
+    members: dict[int, list[Sample]] = {}
+    for sample, group in zip(samples, group_ids(samples), strict=True):
+        members.setdefault(group, []).append(sample)
+    groups = list(members.values())
+    random.Random(seed).shuffle(groups)
+    first = round(CUT[0] * len(samples))
+    second = first + round(CUT[1] * len(samples))
+    splits: dict[Split, list[Sample]] = {"fit": [], "select": [], "test": []}
+    begin = 0
+    for together in groups:
+        middle = begin + len(together) / 2
+        name: Split = "fit" if middle < first else "select" if middle < second else "test"
+        splits[name] += together
+        begin += len(together)
+    return {name: tuple(part) for name, part in splits.items()}

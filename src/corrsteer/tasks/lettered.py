@@ -65,7 +65,7 @@ def _letter(row: Row, column: str, options: Sequence[str]) -> str:
         DataError: it names none of the options.
     """
     letters = LETTERS[: len(options)]
-    value = row.values[column]
+    value = row.values.get(column)
     if isinstance(value, int) and 0 <= value < len(letters):
         return letters[value]
     name = value.strip().upper() if isinstance(value, str) else ""

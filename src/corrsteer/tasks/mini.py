@@ -51,4 +51,4 @@ def load(name: str) -> Task:
 
 def _sample(row: CorpusRow) -> Sample:
     target = (row.target,) if isinstance(row.target, str) else row.target
-    return Sample(row.id, row.prompt, target, row.choices)
+    return Sample(row.id, row.prompt, target, row.choices, group=row.key)
