@@ -75,7 +75,7 @@ def test_choices_need_no_scorer_named(write):
         ({"prompt": 5, "target": "4"}, "`prompt` is 5"),
         ({"prompt": None, "target": "4"}, "`prompt` is null"),
         ({"prompt": "Q"}, "no `target`"),
-        ({"prompt": "Q", "target": None}, "`target` is null"),
+        ({"prompt": "Q", "target": None}, "no `target`"),
         ({"prompt": "Q", "target": []}, r"`target` is \[\]"),
         ({"prompt": "Q", "target": {"a": 1}}, "`target` is"),
         ({"prompt": "Q", "target": [True]}, r"`target` is \[true\]"),

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from corrsteer.errors import ScorerError
 from corrsteer.samples import Sample
-from corrsteer.scoring.base import Score
+from corrsteer.scoring.base import Score, unread
 from corrsteer.scoring.replies import without_thinking
 
 
@@ -17,8 +18,14 @@ def exact(reply: str, sample: Sample) -> Score:
     """1 iff the reply, stripped of surrounding white space, is one of the targets.
 
     Both are compared as `plain` makes them; upper and lower case differ.
+
+    Raises:
+        ScorerError: a target is empty.
     """
+    check_texts(sample)
     answer = plain(without_thinking(reply)).strip()
+    if not answer:
+        return unread("empty reply")
     return Score(float(answer in {plain(target).strip() for target in sample.target}), answer)
 
 
@@ -28,12 +35,32 @@ def contains(reply: str, sample: Sample) -> Score:
     Where a script has no spaces between words (Chinese, Japanese, Thai and others; Korean too,
     whose particles follow at once), a target may stand anywhere. White space of any kind and
     length is alike, and a point that ends a target is left out.
+
+    Raises:
+        ScorerError: a target is empty.
     """
+    check_texts(sample)
     text = _folded(without_thinking(reply))
+    if not text.strip():
+        return unread("empty reply")
     for target in sample.target:
-        if _occurs(_folded(target).strip().rstrip("."), text):
+        sought = _folded(target).strip()
+        if _occurs(sought.rstrip(".") or sought, text):
             return Score(1.0, target)
     return Score(0.0)
+
+
+def check_texts(sample: Sample) -> None:
+    r"""Refuse targets that are empty, which mostly are answers that got lost.
+
+    Raises:
+        ScorerError: one is.
+    """
+    if not all(plain(target).strip() for target in sample.target):
+        raise ScorerError(
+            f"sample {sample.id!r}: a target is empty; write the right answer, or ask for empty "
+            r"replies by --scorer 'regex:^\s*$'"
+        )
 
 
 _RAISED = re.compile(r"[\u00b2\u00b3\u00b9\u2070-\u209c]+")

@@ -12,6 +12,7 @@ from pathlib import Path
 from corrsteer.errors import DataError, SettingsError, unknown
 from corrsteer.files import expanded
 from corrsteer.samples import Sample
+from corrsteer.scoring.base import Scorer
 from corrsteer.scoring.registry import load_scorer
 from corrsteer.tasks import bbq, jsonl, mini
 from corrsteer.tasks.base import Task, TaskOptions
@@ -85,9 +86,7 @@ def load_task(
     if path.suffix == ".jsonl":
         task = jsonl.load(path, judge, seed, max_new_tokens)
     else:
-        task = _load_known(str(name), seed, None if data is None else expanded(data))
-        if judge is not None:
-            task = replace(task, scorer=judge)
+        task = _load_known(str(name), seed, None if data is None else expanded(data), judge)
         if max_new_tokens is not None:
             task = replace(task, max_new_tokens=max_new_tokens)
     if select_token and (not task.letters or task.max_new_tokens != 1):
@@ -127,8 +126,8 @@ def check_task_name(name: str) -> None:
     raise unknown("task", name, list(known_tasks()), remedy)
 
 
-def _load_known(name: str, seed: int, data: Path | None) -> Task:
+def _load_known(name: str, seed: int, data: Path | None, scorer: Scorer | None) -> Task:
     check_task_name(name)
     if name in _BENCHMARKS:
-        return _BENCHMARKS[name].load(seed, data)
-    return mini.load(name)
+        return _BENCHMARKS[name].load(seed, data, scorer)
+    return mini.load(name, scorer)

@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from corrsteer.errors import DataError, ScorerError
+from corrsteer.errors import DataError
 from corrsteer.files import regular
 from corrsteer.json_text import is_whole
 from corrsteer.samples import Message, Sample
-from corrsteer.scoring.base import Scorer, score
+from corrsteer.scoring.base import Scorer
 from corrsteer.scoring.rules import RULES
 from corrsteer.tasks.base import Task, target_reply
+from corrsteer.tasks.targets import check_targets
 
 Split = Literal["fit", "select", "test"]
 SPLIT_NAMES: Mapping[str, Split] = {
@@ -54,8 +55,8 @@ def load(path: Path, scorer: Scorer | None, seed: int, max_new_tokens: int | Non
     samples = [_sample(row, where, index) for index, (where, row) in enumerate(rows)]
     _check_ids(samples, rows)
     scorer = scorer or _default_scorer(path, samples)
-    for (where, _), sample in zip(rows, samples, strict=True):
-        _check_judgeable(where, sample, scorer)
+    places = (where for where, _ in rows)
+    check_targets(zip(places, samples, strict=True), scorer)
     splits = _split(rows, samples, seed)
     return Task(
         name=str(path),
@@ -146,11 +147,34 @@ def _sample(row: dict[str, Any], where: str, index: int) -> Sample:
     return Sample(
         id=str(sample_id),
         prompt=prompt,
-        target=_texts(row["target"], "target", where) if "target" in row else (),
+        target=_target(row.get("target"), choices, where),
         choices=choices,
         messages=_messages(row["messages"], where) if "messages" in row else None,
         metadata={key: value for key, value in row.items() if key not in _FIELDS},
     )
+
+
+def _target(value: Any, choices: tuple[str, ...] | None, where: str) -> tuple[str, ...]:
+    """The targets as strings, 7.0 as 7; null and NaN are none."""
+    values = value if isinstance(value, list) else [value]
+    values = [each for each in values if each is not None and each == each]
+    if not values and value != []:
+        return ()
+    for each in values:
+        if choices and _is_also_an_index(each, choices):
+            raise DataError(
+                f"{where}: `target` {each} is the text of one choice and may be the index of "
+                "another; write the right option's letter"
+            )
+    whole = [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
+    return _texts(whole, "target", where)
+
+
+def _is_also_an_index(value: Any, choices: tuple[str, ...]) -> bool:
+    """Whether a number is the text of a choice, and the index from 0 of one with another text."""
+    if isinstance(value, bool) or not isinstance(value, int) or str(value) not in choices:
+        return False
+    return 0 <= value < len(choices) and choices[value] != str(value)
 
 
 def _texts(value: Any, field: str, where: str) -> tuple[str, ...]:
@@ -194,16 +218,6 @@ def _default_scorer(path: Path, samples: list[Sample]) -> Scorer:
 def _are_replies(samples: list[Sample], scorer: Scorer) -> bool:
     """Whether targets are replies, rather than `refuse` and `answer` or nothing at all."""
     return scorer.needs_target and all(sample.target for sample in samples)
-
-
-def _check_judgeable(where: str, sample: Sample, scorer: Scorer) -> None:
-    if scorer.needs_target and not sample.target:
-        raise DataError(f"{where}: no `target`, which --scorer {scorer.name} needs; add it")
-    if scorer.name == "choice":
-        try:
-            score(scorer, "", sample)
-        except ScorerError as error:
-            raise DataError(f"{where}: {error}") from error
 
 
 def _split(
