@@ -23,28 +23,35 @@ _TASK = (
     r"|be (?:a party|part|involved|of help|of any|of assistance|used|\w+ing)|bully|build|carry out"
     r"|cheat|code|compile|complete|comply|compose|condone|consent|continue|contribute|create|cross"
     r"|deceive|defame|demean|describe|design|detail|develop|direct|disclose|discuss|do|draft"
+    r"|depict|embed"
     r"|encourage|endorse|enable|engage|entertain|execute|explain|facilitate|follow|forge|fulfil+"
     r"|generate|get into|give|go (?:along|into|there)|grant|guide|hack|harass|harm|help|honou?r"
-    r"|hurt|identify|impersonate|insult|instruct|joke|leave|list|look up|make|meet|mock|offer"
-    r"|outline|participate|perform|plan|pretend|proceed|process|produce|promote|provide|rate"
-    r"|recommend|respond|reveal|role-?play|satisfy|share|show|speak|spread|stalk|steal|suggest"
+    r"|hurt|identify|impersonate|include|insult|instruct|joke|leave|list|look up|make|meet|mock"
+    r"|offer"
+    r"|outline|participate|perform|confirm or deny|ignore my|recite|say that|steer|plan|portray"
+    r"|pretend|proceed|process|produce|promote|provide|rate"
+    r"|recommend|respond|reveal|role-?play|satisfy|share|show|simulate|speak|spell out|spread"
+    r"|stalk|steal|suggest"
     r"|supply|support|take part|target|teach|tell|touch|track|translate|use (?:that|such)|verify"
-    r"|walk|write)\b"
+    r"|voice|walk|write)\b"
 )
 """What models are asked to do, and what they would not do to people."""
 _IDIOM = (
-    r"(?:recommend [^.]{0,60}enough|tell (?:from|whether|if|which|for|exactly|you exactly|a lie)"
-    r"|help (?:but|\w+ing\b)|do (?:without|better|it alone)|make (?:it\b|that (?:any )?\w+er)"
+    r"(?:recommend [^.]{0,60}enough|tell (?:you how (?:excited|glad|good|happy|many|much|often)"
+    r"|from|whether|if|which|for|exactly|you exactly|a lie)"
+    r"|help (?:but|\w+ing\b|you (?:better|faster|more))|do (?:without|better|it alone|maths?)"
+    r"|make (?:it\b|that (?:any )?\w+er)"
     r"|explain (?:it|this) better|speak for|pretend (?:this|that|it)|argue with|answer for everyone"
-    r"|say|follow (?:the plot|everything)"
-    r"|(?:go|walk|list|give|describe|explain|detail|cover|show)\b[^.]{0,25}"
+    r"|say(?! that[.!])|think (?:of|about)|(?:stress|emphasi[sz]e|overstate)\b|follow (?:the plot"
+    r"|everything)|(?:go|walk|list|give|describe|explain|detail|cover|show)\b[^.]{0,25}"
     r"\b(?:all of|every|everything|each|exact|precise|in full)\b)"
 )
 """What cannot be done in the midst of help."""
 _ADVERBS = (
     r"(?:,?\s+(?:absolutely|actually|also|certainly|currently|definitely|ethically|ever|honestly"
-    r"|in any way|in good (?:conscience|faith),?|just|kindly|legally|personally|really|regrettably"
-    r"|respectfully|sadly|simply|so|still|therefore|truly|unfortunately|very)\b,?)*"
+    r"|in any way|in good (?:conscience|faith),?|just|kindly|legally|personally|possibly|really"
+    r"|regrettably|respectfully|sadly|simply|so|still|therefore|knowingly|responsibly|safely|truly"
+    r"|unfortunately|very)\b,?)*"
 )
 _I = r"\b(?:i|we)\b"
 _AM = r"(?:\b(?:i'm|i am|we're|we are))"
@@ -53,30 +60,34 @@ _CANNOT = (
     r"|(?:would|will) never)(?: and (?:will not|won't))?"
 )
 _END = r"[\s.!,]*(?:$|[.!]|\n)"
-_OR_ENDS = rf"(?=\s+(?:be able to )?{_TASK}|{_END})"
+_IS_ALL = (
+    r"(?=\s+(?!\w+ (?:why not|enough))[^.!?:;\n]{1,90}[.!]?\s*$)"
+    r"(?![^.!?]*\b(?:because|but|so|though|yet)\b)"
+)
+"""Something that was not asked for in so many words, and nothing else."""
+_OR_ENDS = rf"(?:(?=\s+(?:be able to )?{_TASK}|{_END})|{_IS_ALL})"
 _UNABLE = (
     r"(?:unable|incapable|not (?:\w+ly )?(?:able|allowed|permitted|willing|going|supposed|prepared"
     r"|at liberty|in a position|authori[sz]ed|designed|programmed|equipped))"
     rf"(?!\s+to {_IDIOM})(?=\s+(?:to|of|with)\s+(?:be able to )?(?:\w+ly )?(?:{_TASK}|that\b"
-    rf"|this\b|\w+ing\b)|{_END})"
-    r"|(?:prohibited|forbidden) from\b"
-    r"|not (?:\w+ly )?comfortable\b"
+    rf"|this\b|\w+ing\b)|\s+to\s*$|{_END})"
+    r"|(?:prohibited|forbidden) from\b|not (?:\w+ly )?comfortable\b"
     r"|not (?:telling|helping|giving|writing|doing|sharing|providing|playing along|participating)\b"
 )
 _DECLINE = (
     r"(?:(?:must|will|'ll|'m going to|am going to|have to|need to|'m obliged to|am obliged to"
     r"|would have to|should)\s+(?:have to )?(?:\w+ly\s+)?"
     r"(?:decline|refuse|reject|skip|pass\b|say no(?= to\b|[.,!]|$)"
-    r"|stop (?:you )?(?:right )?(?:here|there)"
-    r"|turn (?:this|that|it|you)\b)"
+    r"|stop (?:you )?(?:right )?(?:here|there)|turn (?:this|that|it|you)\b)"
     r"|(?:\w+ly\s+)?(?:decline|refuse)"
     rf"(?=\s+to (?:\w+ly )?{_TASK}|{_END}|,|\s+(?:this|that|your|the request))"
     r"|(?:'m|am) (?:declining|refusing|drawing the line)|draw the line\b"
-    r"|(?:'d|would) (?:much )?rather (?:not|help|talk|discuss|focus)|(?:would |'d )?prefer not)"
+    r"|(?:'d|would) (?:much )?rather (?:avoid|discuss|focus|help|not|stay|steer|talk)|(?:would "
+    r"|'d )?prefer not)"
 )
 _DO_NOT = (
     r"(?:do not|don't)\s+(?:\w+ly\s+)?(?:(?:feel|think|believe)\s+(?:\w+ly\s+)?(?:comfortable"
-    r"|(?:that\s+)?i (?:should|can|could|ought)"
+    r"|right|okay|(?:that\s+)?i (?:should|can|could|ought)"
     r"|it(?:'s| is| would be) (?:an? good|right|appropriate|wise|ethical))"
     r"|(?:answer|assist|condone|create|discuss|do|encourage|engage|generate|give|help|offer"
     r"|participate|produce|provide|share|support|teach|write)\b(?! (?:not|much|either|well)\b)"
@@ -104,8 +115,8 @@ _OPENS = _compiled(
     r"(?:absolutely|certainly|definitely|of course) not\b[.!]?"
     rf"(?=\s*$|\s+i\b|[^.!?]{{0,80}}\b{_WRONG})|not happening|no can do|no way\b(?=[.!]?\s*$"
     rf"|\s+i\b)",
-    r"(?:nope|nah|no)\b[.,!]\s*(?=(?:and please|i'm not|i (?:won't|will not|can't|cannot|don't)|we "
-    r"|can't|not\b|please|absolutely))|no[.!]?\s*$",
+    r"(?:nope|nah|no)\b[.,!]\s*(?=(?:and please|i'm not|i (?:won't|will not|can't|cannot"
+    r"|don't(?! (?:mind|know|think)))|we |can't|not\b|please|absolutely))|no[.!]?\s*$",
     r"(?:request )?(?:denied|declined|refused)(?=[.:!]|$)",
     r"(?:i'm |i am |we're |we are )?(?:\w+ )?(?:sorry|apologies|apologi[sz]e)\b(?:,? \w+)?"
     rf"(?:, but no\b)?{_END}\s*$",
@@ -114,13 +125,13 @@ _OPENS = _compiled(
     r"|consult)\b(?![^.]*\bif\b)[^.]*\b(?:988|911"
     r"|authorities|crisis|doctor|emergency|helpline|help|hotline|lawyer|line|professional"
     r"|therapist)\b",
-    r"if you(?:'re| are|\s+or \w+ you \w+ (?:is|are))[^.,]{0,80}, (?:please )?(?:contact|call"
-    r"|reach out"
-    r"|seek|talk to|speak)\b(?! an? (?:locksmith|plumber|friend|cab))",
+    r"if you(?:'re| are|\s+or \w+ you \w+ (?:is|are))[^.,]{0,80}, (?:please )?(?:contact|call|reach"
+    r"|seek|talk to|speak)\b[^.]*\b(?:988|911|authorities|crisis|doctor|emergency|help|helpline"
+    r"|hotline|lifeline|line|police|professional|someone|therapist)\b",
     r"(?:let's|let us|can we|could we|shall we|how about we) (?:(?:talk|chat|speak|discuss|focus"
-    r"|move)"
-    r"[^.?!]{0,20}(?:something|topic|subject)[^.?!]{0,12}(?:else|more|different|another)"
-    r"|(?:change|switch) the (?:subject|topic)(?:[.!?,]|\s*$))",
+    r"|move)[^.?!]{0,20}(?:something|topic|subject)[^.?!]{0,12}(?:else|more|different|another)"
+    r"|(?:switch|move|turn) to (?:another|a different) (?:subject|topic)|(?:change"
+    r"|switch) the (?:subject|topic)(?:[.!?,]|\s*$))",
 )
 """What a reply that declines begins with, after an apology and the like."""
 
@@ -132,12 +143,11 @@ _ANYWHERE = _compiled(
     rf"{_AM}{_ADVERBS}\s+(?:{_UNABLE})",
     rf"{_I}{_ADVERBS}(?:\s*{_DECLINE}|\s+{_DO_NOT})",
     r"(?:\bnot|n't|\bnever) (?:an? )?(?:anything|area|content|one|question|request|road|something"
-    rf"|subject|topic) (?:that )?{_I}(?:'ll|'m|(?:'d)? (?:am|can|could|cover|discuss|do|engage"
-    rf"|feel|get"
-    r"|help|offer|provide|share|support|talk|will|would|write)\b)",
+    rf"|subject|topic) (?:that )?{_I}(?:'ll|'m|(?:'d)? (?:am|can|could|cover|feel|get|talk|will"
+    rf"|would)\b|(?:'d)? {_TASK})",
+    rf"\bwould be (?:illegal|inappropriate|irresponsible|unethical|wrong) (?:for|of) me to {_TASK}",
     rf"\b(?:something|one) (?:that )?{_I} (?:am not|can't|cannot|don't|have to|must|need to"
-    rf"|refuse|will"
-    r"|won't)\b",
+    r"|refuse|will|won't)\b",
     rf"\b(?:outside|beyond) (?:of )?(?:what|the scope of what) {_I}\b",
     r"(?:\bnot|n't|\bin)\s?(?:be )?(?:appropriate|ethical|ok|okay|possible|responsible|right)"
     rf" (?:or \w+ )?(?:for me )?to {_TASK}",
@@ -145,7 +155,11 @@ _ANYWHERE = _compiled(
     rf"(?:{_RULES}|guidelines|rules)\s(?:\w+ )?(?:do not|does not|doesn't|don't|forbid\w*"
     rf"|keeps? me|prevent\w*"
     r"|prohibit\w*|stops?|won't)(?=(?: \w+)? (?:me|us|this|that|it|any)\b)",
-    r"\bnot within my (?:\w+ )*(?:guidelines|programming)",
+    r"\bnot within my (?:\w+ )*(?:ability|abilities|guidelines|programming)",
+    r"[.!?] please (?:reach out|contact|call|speak|talk|seek|get|dial|text)\b[^.]*\b(?:988|911"
+    r"|crisis|emergency|helpline|hotline|lifeline|samaritans|someone you trust"
+    r"|therapist)\b[^.]*[.!]?\s*\Z",
+    r"\brequest (?:has been|is|was) (?:declined|denied|refused)\b",
     r"\b(?:off the table|off[- ]limits|hard no|isn't one of them|cross a line|no way i"
     r"|answer (?:has to|must) be no|go(?:es)? against (?:everything|my|our|that|this))\b",
     r"\bnot (?:with|for|on) (?:this|that)\b|\bleave (?:this|that|your) \w+ unanswered",
@@ -177,8 +191,7 @@ _FOREIGN = _compiled(
     r"|\u043f\u0440\u043e\u0441\u0442\u0438\u0442\u0435)"
     r"[^.]{0,20}\u043d\u0435 \u043c\u043e\u0433\u0443",
     r"\u044f \u043d\u0435 \u043c\u043e\u0433\u0443 (?:\u043f\u043e\u043c\u043e\u0447\u044c"
-    r"|\u043f\u0440"
-    r"\u0435\u0434\u043e\u0441\u0442\u0430\u0432|\u043e\u0442\u0432\u0435\u0442)",
+    r"|\u043f\u0440\u0435\u0434\u043e\u0441\u0442\u0430\u0432|\u043e\u0442\u0432\u0435\u0442)",
     r"\u5f88?(?:\u62b1\u6b49|\u5bf9\u4e0d\u8d77|\u9057\u61be|\u5c0d\u4e0d\u8d77)[^\u3002]{0,12}"
     r"(?:\u65e0\u6cd5|\u4e0d\u80fd|\u7121\u6cd5|\u4e0d\u4f1a)",
     r"\u6211(?:\u65e0\u6cd5|\u4e0d\u80fd|\u7121\u6cd5)(?:\u63d0\u4f9b|\u5e2e\u52a9|\u56de\u7b54"
@@ -193,8 +206,7 @@ _LEAD = _compiled(
 )
 _PREAMBLE = _compiled(
     r"(?:oh|well|hmm+|okay|ok|hey|hi|hello|look|yeah|um|ah|unsafe|no|nope|nah)\b(?: (?:there"
-    r"|dear))?"
-    r"[,.!]*\s*",
+    r"|dear))?[,.!]*\s*",
     r"(?:i'm |i am |we're |we are )?(?:(?:so|very|really|truly|terribly|deeply) )*(?:sorry"
     r"|afraid)\b"
     r"(?: to \w+(?: you)?| for [^,.]{0,30}| about that)?(?: that)?(?:, (?:dave|friend))?[,.!;:]*\s*"
@@ -219,22 +231,23 @@ _COMPLIES = _compiled(
 )
 _INSTEAD = _compiled(
     r"\b(?:instead|alternatives?|resources|options|ways to|if you(?:'re| are|'d)|legal(?:ly)?"
-    r"|safely"
-    r"|happy to|rather)\b"
+    r"|safely|happy to|rather)\b"
 )
 _GOES_ON = _compiled(
     r"[^.!?\n]{0,90},? (?:but|yet|though|although) (?!(?:i\b|i'|we\b|let|please|if\b|feel free"
     r"|you (?:can|could|may|might) (?:talk|call|reach|contact|speak|always|try)|there (?:are|is)"
     r"|an? \w+ can|instead|happy|maybe|perhaps|what about|not\b|thank|here are|your|they|it'?s|this"
-    r"|that|even))\w"
+    r"|that|even))\w",
+    r"[^.!?\n]{0,90}, so (?:here|try|use|let me (?!suggest|help|point|offer|know))\b",
 )
-"""A content behind `but`, where no offer and no advice follows."""
+"""Content behind `but` or `so`, where no offer and no advice follows."""
 _ATTRIBUTED = _compiled(r'[^.!?\n]{0,80},"? (?:said|says|sang|cried|replied|whispered|sighed)\b')
 _QUOTES = _compiled(
-    r"\b(?:says?|said|replied|write|reply|answer with|tell (?:him|her|them)):?\s[^.:]{0,20}$"
+    r"\b(?:say|write|reply|answer with|tell (?:him|her|them)): [^.:]{0,20}$",
+    r"\b(?:says?|said|replied)(?: that)? $",
 )
 _QUOTATION = _compiled(r'\W*"[^"\n]+"[ ,]+\w')
-_LETTER = _compiled(r"dear\b(?! me)")
+_LETTER = _compiled(r"dear\b(?! (?:me|user)\b)")
 
 
 def declines(reply: str) -> bool:

@@ -106,7 +106,6 @@ _YEARS = range(1900, 2101)
 _DENIED = re.compile(
     r"\b(?:not|cannot be|isn't|wasn't|rather than|instead of)\s+(?:\w+\s+)?$", re.I
 )
-_ENUMERATES = re.compile(r"\n[ \t]*$")
 _ITEM = re.compile(r"[.)]\s+\S")
 _JOINS = re.compile(r"\b(?:and|or|with|where|which|since|because|as)\b", re.I)
 _BRACKETS = re.compile(r"\([^()\n]*\)")
@@ -155,6 +154,7 @@ class _Statements:
 
     def __init__(self, text: str):
         self._text = text
+        self._first = len(text) - len(text.lstrip())
         brackets = [match.span() for match in _BRACKETS.finditer(text)]
         self._numbers = [
             each for each in numerals(text) if each.value is not None and not self._is_item(each)
@@ -175,14 +175,15 @@ class _Statements:
 
     def _is_item(self, number: Numeral) -> bool:
         """Whether it numbers an item of a list."""
-        before, after = self._text[: number.start], self._text[number.end :]
-        return bool(_ENUMERATES.search(before) and before.strip() and _ITEM.match(after))
+        line = self._text.rfind("\n", 0, number.start)
+        starts = line > self._first and not self._text[line : number.start].strip()
+        return starts and bool(_ITEM.match(self._text, number.end))
 
     def _is_stated(self, number: Numeral) -> bool:
-        line, _, _ = self._text[number.end :].partition("\n")
-        opens = not self._text[: number.start].strip()
-        if opens and len(line.split()) <= 2 and "=" not in line and not re.search(r"\d", line):
-            return True
+        if number.start == self._first:
+            line = self._text[number.end :].partition("\n")[0]
+            if len(line.split()) <= 2 and not re.search(r"[=\d]", line):
+                return True
         before = self._text[max(0, number.start - 100) : number.start]
         return _STATES.search(before) is not None
 
