@@ -18,15 +18,10 @@ def exact(reply: str, sample: Sample) -> Score:
     """1 iff the reply, stripped of surrounding white space, is one of the targets.
 
     Both are compared as `plain` makes them; upper and lower case differ.
-
-    Raises:
-        ScorerError: a target is empty.
     """
-    check_texts(sample)
     answer = plain(without_thinking(reply)).strip()
-    if not answer:
-        return unread("empty reply")
-    return Score(float(answer in {plain(target).strip() for target in sample.target}), answer)
+    right = answer in {plain(target).strip() for target in sample.target}
+    return Score(float(right), answer) if answer or right else unread("empty reply")
 
 
 def contains(reply: str, sample: Sample) -> Score:
@@ -35,11 +30,7 @@ def contains(reply: str, sample: Sample) -> Score:
     Where a script has no spaces between words (Chinese, Japanese, Thai and others; Korean too,
     whose particles follow at once), a target may stand anywhere. White space of any kind and
     length is alike, and a point that ends a target is left out.
-
-    Raises:
-        ScorerError: a target is empty.
     """
-    check_texts(sample)
     text = _folded(without_thinking(reply))
     if not text.strip():
         return unread("empty reply")
