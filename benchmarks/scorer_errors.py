@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from corrsteer.scoring.numbers import read_number
 from corrsteer.scoring.options import read_option
+from corrsteer.scoring.refusals import read_refusal
 
 LISTS = Path(__file__).parents[1] / "tests" / "data" / "replies"
 Row = dict[str, Any]
@@ -27,8 +29,21 @@ def _choice(row: Row) -> object:
     return read_option(row["reply"], tuple(row["choices"]))
 
 
-READINGS: dict[str, tuple[Callable[[Row], object], str]] = {"choice": (_choice, "answer")}
-"""By scorer, what it makes of a row, and the row's field that says what is right."""
+def _numeric(row: Row) -> object:
+    number = read_number(row["reply"])
+    return None if number is None else str(number)
+
+
+def _refusal(row: Row) -> object:
+    return read_refusal(row["reply"])
+
+
+READINGS: dict[str, Callable[[Row], object]] = {
+    "choice": _choice,
+    "numeric": _numeric,
+    "refusal": _refusal,
+}
+"""By scorer, what it makes of a row; the row's field `answer` says what is right."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +68,8 @@ def errors(scorer: str, part: str) -> Errors:
     """How a scorer reads one part of its list, `tuned` or `held out`."""
     lines = (LISTS / f"{scorer}.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row["part"] == part]
-    read, field = READINGS[scorer]
-    pairs = [(row, read(row)) for row in rows]
-    return Errors(len(rows), [(row, found) for row, found in pairs if found != row[field]])
+    pairs = [(row, READINGS[scorer](row)) for row in rows]
+    return Errors(len(rows), [(row, found) for row, found in pairs if found != row["answer"]])
 
 
 def main() -> None:

@@ -525,3 +525,16 @@ def test_runs_over_seeds_are_told_together(train, here):
 )
 def test_seeds_that_are_no_several_runs_are_refused(train, here, more, told):
     refused(train(**(SEEDS | more)), here, told)
+
+
+def test_replies_that_nothing_was_read_out_of_are_counted_and_count_as_wrong(call, tmp_path):
+    rows = [{"prompt": "Say a number:", "target": 7, "split": split} for split in 4 * ["test"]]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ask = ("eval", "baseline", "--model=mini", f"--task={tmp_path / 't.jsonl'}", "--scorer=numeric")
+    code, out, err = call(*ask, "--max-new-tokens=4", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["task"]["unread_test"], told["task"]["unscored_test"]) == (4, 0)
+    assert told["baseline"]["accuracy"] == 0
+    code, out, _ = call(*ask, "--max-new-tokens=4")
+    assert "unread: nothing could be read out of the reply, so it counts as wrong" in out

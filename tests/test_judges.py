@@ -13,7 +13,7 @@ import torch
 from corrsteer.errors import ScorerError
 from corrsteer.samples import Sample
 from corrsteer.scoring import judges
-from corrsteer.scoring.base import Score, Scorer, score
+from corrsteer.scoring.base import Score, Scorer, score, unread
 from corrsteer.scoring.judges import REFUSAL_MODEL, SEMANTIC, RefusalModel, Semantic
 from corrsteer.scoring.registry import load_scorer
 
@@ -76,7 +76,7 @@ def test_verdicts_are_the_classifiers_own(offline, home):
     found = set()
     for reply, judged in zip(REPLIES, scores, strict=True):
         if not reply.strip():
-            assert judged == Score(0.0, None, "empty reply")
+            assert judged == unread("empty reply")
             continue
         label, chance = classified(home, reply.strip())
         found.add(label)
@@ -170,11 +170,11 @@ def test_all_pairs_go_to_the_encoder_at_once(lengths):
     scores = SEMANTIC.score_batch([" one ", "", "three"], samples)
     assert lengths.calls == [[("one", "abcdefg"), ("one", "h"), ("three", "j")]]
     assert [s.outcome for s in scores] == [1, 0, 0]
-    assert scores[1] == Score(0.0, None, "empty reply")
+    assert scores[1] == unread("empty reply")
 
 
 def test_no_pair_needs_no_encoder(empty_hub):
-    assert SEMANTIC.score_batch([" "], [REFUSE]) == [Score(0.0, None, "empty reply")]
+    assert SEMANTIC.score_batch([" "], [REFUSE]) == [unread("empty reply")]
 
 
 def test_similarities_are_the_encoders_own(offline, home):

@@ -204,6 +204,23 @@ def run():
     return Synthetic().run()
 
 
+def test_replies_that_nothing_was_read_out_of_are_told():
+    run = Synthetic(n=60).run()
+    told = run.evaluation
+    assert "could be read out of" not in report.render(run)
+    for before, after, text in (
+        (3, 12, "3 of the baseline and 12 of the steered arm"),
+        (1200, 0, "1,200 of the baseline;"),
+        (None, None, None),
+    ):
+        task = dataclasses.replace(told.task, unread_test=before)
+        outcome = dataclasses.replace(told.outcome, unread=after)
+        run.evaluation = dataclasses.replace(told, task=task, outcome=outcome)
+        page = report.render(run)
+        assert ("could be read out of" in page) == (text is not None)
+        assert text is None or text in page
+
+
 @pytest.fixture(scope="module")
 def html(run):
     return report.render(run)

@@ -1,4 +1,4 @@
-from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -102,7 +102,7 @@ def test_the_option_that_a_reply_names(reply, letter):
         ("from 10 to -2", "-2"),
         (".5", "0.5"),
         ("1.50", "1.5"),
-        ("1,2", "12"),
+        ("1,2", "1.2"),
         ("no number", None),
         ("####", None),
         ("", None),
@@ -127,7 +127,7 @@ def test_the_option_that_a_reply_names(reply, letter):
     ],
 )
 def test_the_number_that_a_reply_ends_in(text, number):
-    assert read_number(text) == (None if number is None else Decimal(number))
+    assert read_number(text) == (None if number is None else Fraction(number))
 
 
 @pytest.mark.parametrize(
@@ -242,6 +242,64 @@ def test_a_function_scores(function_scorer):
     scorer = load_scorer(function_scorer("return len(reply) / 10 if sample.id == 's1' else None"))
     assert score(scorer, "12345", sample()).outcome == 0.5
     assert score(scorer, "12345", Sample("s2", "Q")).outcome is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("True", "1", "np.float32(1)", "np.float64(1)", "np.int64(1)", "np.bool_(True)"),
+        *("np.array(1.0)", "np.array([1.0])", "np.array([[True]])"),
+        *("torch.tensor(1.0)", "torch.tensor([1])", "torch.tensor([[True]])"),
+        *("torch.tensor(1.0, dtype=torch.bfloat16, requires_grad=True)", "Fraction(1)"),
+        'Decimal("1.0")',
+    ],
+)
+def test_a_number_of_any_library_is_an_outcome(function_scorer, value):
+    imports = (
+        "import torch, numpy as np; from decimal import Decimal; from fractions import Fraction"
+    )
+    scorer = load_scorer(function_scorer(f"{imports}; return {value}"))
+    found = score(scorer, "r", sample())
+    assert found == Score(1.0)
+    assert type(found.outcome) is float
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("np.float64('nan')", "np.array([0.5, 0.5])", "np.array([])", "np.array(['a'])"),
+        *("np.array([1j])", "torch.tensor([0.5, 0.5])", "torch.tensor(float('nan'))"),
+        *("torch.tensor(1.5)", "np.bool_", "1j", "'1'", "b'1'", "{'score': 1}", "[None]"),
+    ],
+)
+def test_what_is_no_number_of_any_library_is_refused_in_one_line(function_scorer, value):
+    scorer = load_scorer(function_scorer(f"import torch, numpy as np; return {value}"))
+    with pytest.raises(ScorerError, match=r"scorer scorer_.*on sample 's1'; expected a n") as told:
+        score(scorer, "r", sample())
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "reply", "is_unread"),
+    [
+        *(("choice", "Hard to say", True), ("choice", "A or C", True), ("choice", "C", False)),
+        *(("numeric", "I do not know.", True), ("numeric", "4", False)),
+        *(("refusal", "<think>never closed", True), ("refusal", "Hm", False)),
+        *(("exact", "", True), ("exact", "B", False), ("contains", " ", True)),
+        *(
+            ("contains", "b", False),
+            (r"regex:is (\w)", "B", True),
+            (r"regex:is (\w)", "is C", False),
+        ),
+        ("regex:B", "C", False),
+    ],
+)
+def test_a_reply_that_nothing_is_read_out_of_counts_as_wrong_and_says_so(scorer, reply, is_unread):
+    target = {"numeric": "5", "refusal": "refuse"}.get(scorer, "B")
+    row = sample(target, choices=CHOICES if scorer == "choice" else None)
+    found = score(load_scorer(scorer), reply, row)
+    assert (found.outcome == 0 or found.outcome == 1, found.unread) == (True, is_unread)
+    assert not is_unread or (found.outcome == 0 and found.explanation)
 
 
 @pytest.mark.parametrize(

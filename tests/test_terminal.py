@@ -1,16 +1,20 @@
 """What is seen in a terminal: progress, and tables on narrow ones."""
 
+import dataclasses
 import os
 import pty
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from rich.console import Console
 from rich.table import Table
 
-from corrsteer.cli.terminal import print_table
+from corrsteer.cli.terminal import add_arm, arm_table, print_arms, print_table
+from corrsteer.runs.comparison import paired
+from corrsteer.runs.records import Outcome
 
 STAGES = """
 import time
@@ -87,3 +91,24 @@ def test_a_table_loses_nothing_on_a_narrow_screen(width):
     else:
         assert text.startswith("arm recommended G x 0.5; accuracy % [95 %] 81.8 [78.2, 84.9]; ")
         assert text.endswith("passed arm baseline; accuracy % [95 %] 58.4 [54.0, 62.6]")
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 3), (2, 0), (0, 0), (None, None)])
+def test_replies_that_nothing_was_read_out_of_are_in_the_table_of_arms(before, after):
+    outcomes = np.array([0.0, 1.0, 1.0, 0.0, 1.0])
+    found = paired(outcomes, outcomes[::-1].copy(), np.zeros(5, dtype=bool))
+    unread = None if before is None else (before, after)
+    arm = Outcome.of(dataclasses.replace(found, unread=unread))
+    assert arm.unread == after
+    table = arm_table(found.baseline, before)
+    add_arm(table, "A x 1", arm)
+    add_arm(table, "P x 1", None)
+    console = Console(width=120)
+    with console.capture() as capture:
+        print_arms(console, table)
+    head, *rows = capture.get().splitlines()
+    assert ("unread" in head) == bool(before or after)
+    assert rows[0].rstrip().endswith(f"{before}" if before else "]")
+    assert rows[1].rstrip().endswith(f"{after}" if after else "0.50")
+    told = "unread: nothing could be read out of the reply, so it counts as wrong"
+    assert (told in rows) == bool(before or after)

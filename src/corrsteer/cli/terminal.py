@@ -106,7 +106,7 @@ def print_run(document: RunDocument) -> None:
     counts = f"{task.n_fit} fit, {task.n_select} select, {task.n_test} test samples"
     console.print(_heading(document.model.id, task.name, counts))
     if document.outcome is not None:
-        print_table(console, _arms(document, document.outcome))
+        print_arms(console, _arms(document, document.outcome))
         _print_controls(console, document.outcome)
         _print_guards(console, document.outcome.guards)
     if document.features:
@@ -150,10 +150,10 @@ def print_evaluation(document: EvaluationDocument) -> None:
     """The result of `eval`: the baseline, and the steered arm at each strength."""
     console, task = VisibleConsole(), document.task
     console.print(_heading(document.model.id, task.name, f"{task.n_test} test samples"))
-    table = arm_table(document.baseline)
+    table = arm_table(document.baseline, task.unread_test)
     for arm in document.strengths:
         add_arm(table, f"steered x {arm.strength:g}", arm)
-    print_table(console, table)
+    print_arms(console, table)
     if document.forced:
         console.print(Text(f"Forced: {document.forced}."))
 
@@ -163,9 +163,9 @@ def print_tuning(document: TuningDocument) -> None:
     console, task, training = VisibleConsole(), document.task, document.training
     counts = f"{task.n_fit} fit, {task.n_test} test samples"
     console.print(_heading(document.model.id, task.name, counts))
-    table = arm_table(document.outcome.baseline)
+    table = arm_table(document.outcome.baseline, task.unread_test)
     add_arm(table, f"fine-tuned ({training.method})", document.outcome)
-    print_table(console, table)
+    print_arms(console, table)
     _print_guards(console, document.outcome.guards)
     console.print(
         f"{training.steps} steps, {training.epochs:.3g} epochs at learning rate "
@@ -233,31 +233,31 @@ def _heading(model: str, task: str, counts: str) -> Text:
 
 
 def _arms(document: RunDocument, outcome: SteeredOutcome) -> Table:
-    table = arm_table(outcome.baseline)
+    table = arm_table(outcome.baseline, document.task.unread_test)
     for name, arm in document.strategies.items():
         add_arm(table, f"{name} x {arm.strength:g}", arm if arm.features else None)
     chosen = document.recommended
     if chosen is None:
-        table.add_row("recommended", "none", "", "", "")
+        table.add_row("recommended", "none")
     else:
         add_arm(table, f"recommended {chosen.strategy} x {chosen.strength:g}", outcome)
     return table
 
 
-def arm_table(baseline: Accuracy) -> Table:
-    """A table of arms, with the baseline's row."""
+def arm_table(baseline: Accuracy, unread: int | None = None) -> Table:
+    """A table of arms, with the baseline's row and how many of its replies were not read."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("arm", no_wrap=True)
-    for column in ("accuracy % [95 %]", "change [95 %]", "p", "SER"):
+    for column in ("accuracy % [95 %]", "change [95 %]", "p", "SER", "unread"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_row("baseline", accuracy_text(baseline), "", "", "")
+    table.add_row("baseline", accuracy_text(baseline), "", "", "", f"{unread or ''}")
     return table
 
 
 def add_arm(table: Table, name: str, arm: Outcome | None) -> None:
     """A steered arm's row; None for one that has no features."""
     if arm is None:
-        table.add_row(name, "no features", "", "", "")
+        table.add_row(name, "no features")
         return
     delta, ser = arm.delta, arm.side_effects.ser
     low, high = (100 * bound for bound in delta.ci)
@@ -267,7 +267,18 @@ def add_arm(table: Table, name: str, arm: Outcome | None) -> None:
         f"{100 * delta.value:+.1f} [{low:+.1f}, {high:+.1f}]",
         f"{delta.p_value:.2g}",
         "-" if ser is None else f"{ser:.2f}",
+        f"{arm.unread or ''}",
     )
+
+
+def print_arms(console: Console, table: Table) -> None:
+    """A table of arms, and what `unread` means; without that column where all were read."""
+    if any(table.columns[-1].cells):
+        print_table(console, table)
+        console.print("unread: nothing could be read out of the reply, so it counts as wrong")
+        return
+    del table.columns[-1]
+    print_table(console, table)
 
 
 def accuracy_text(accuracy: Accuracy) -> str:

@@ -24,7 +24,7 @@ from corrsteer.cli.common import (
 )
 from corrsteer.cli.options import ModelOptions, TaskSetup, TransferOptions, names_in
 from corrsteer.cli.output import VisibleConsole
-from corrsteer.cli.terminal import TerminalProgress, add_arm, arm_table
+from corrsteer.cli.terminal import TerminalProgress, add_arm, arm_table, print_arms
 from corrsteer.errors import SettingsError
 from corrsteer.lm.models import LanguageModel
 from corrsteer.method.provenance import check_own_model, is_own_task, reading_header
@@ -171,12 +171,13 @@ def _print_transfer(found: Transfer, lm: LanguageModel, runs: Mapping[str, Run])
     console.print(_matrix(found, labels))
     for target, baseline in found.baselines.items():
         console.print(Text.assemble("\non ", (target, "bold"), f": {baseline.n} samples"))
-        table = arm_table(baseline)
+        unread = next((row[target].unread for row in found.cells.values()), None)
+        table = arm_table(baseline, unread and unread[0])
         for name, run in runs.items():
             row = f"{labels[name]} x {run.steering.strength:g}"
             outcome = Outcome.of(found.cells[name][target]) if run.steering.features else None
             add_arm(table, row, outcome)
-        console.print(table)
+        print_arms(console, table)
 
 
 def _labels(runs: Iterable[str]) -> dict[str, str]:

@@ -70,6 +70,7 @@ def evaluate_on(
         guards={guard.task.name: guard.compare([steering], "guard")[0] for guard in guards},
         predictions=predictions(runner.samples, runner.baseline, steered),
         forced=mismatch(runner.lm, steering),
+        unread=comparison.unread,
     )
 
 

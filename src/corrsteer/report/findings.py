@@ -104,6 +104,18 @@ class Findings:
         return controls.random if controls else RandomControls.of(())
 
     @property
+    def unread(self) -> str:
+        """How many replies nothing could be read out of, in a sentence; "" where there are none."""
+        before = self.told.task.unread_test if self.told else None
+        after = self.evaluated.unread if self.evaluated and self.setting else None
+        arms = [("the baseline", before), ("the steered arm", after)]
+        counts = [f"{count:,} of {name}" for name, count in arms if count]
+        if not counts:
+            return ""
+        some = " and ".join(counts)
+        return f"Nothing could be read out of some replies, {some}; they count as wrong."
+
+    @property
     def verdict(self) -> Verdict:
         """The outcome of the run."""
         if self.run.evaluation is not None:

@@ -5,7 +5,7 @@ Changes when a comparison says more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -33,6 +33,11 @@ class Responses:
         """One outcome a sample; NaN where the reply could not be judged."""
         return np.array([np.nan if s.outcome is None else s.outcome for s in self.scores])
 
+    @cached_property
+    def unread(self) -> NDArray[np.bool_]:
+        """Whether nothing could be read out of the reply, so that it counts as wrong."""
+        return np.array([score.unread for score in self.scores], dtype=bool)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -43,6 +48,8 @@ class Comparison:
         delta: steered minus baseline.
         side_effects: SER with its counts.
         unscored: samples left out because a reply could not be judged.
+        unread: replies of the baseline, and of the steered arm, that nothing could be read out of,
+            so that they count as wrong; None where it is not known.
     """
 
     baseline: Accuracy
@@ -50,6 +57,7 @@ class Comparison:
     delta: Delta
     side_effects: SideEffects
     unscored: int
+    unread: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,12 +68,14 @@ class PairedOutcomes:
         before: outcomes without steering; `after`: with it.
         same: whether both arms gave the same text.
         groups: a label a sample, the same for samples that belong together; None where none do.
+        unread: whether nothing could be read out of a reply, a row an arm; None where not known.
     """
 
     before: Outcomes
     after: Outcomes
     same: NDArray[np.bool_]
     groups: Labels | None = None
+    unread: NDArray[np.bool_] | None = None
 
     def comparison(self, rows: NDArray[np.bool_] | None = None) -> Comparison:
         """The comparison over some samples, or all.
@@ -74,9 +84,13 @@ class PairedOutcomes:
             InsufficientDataError: no sample could be judged in both arms.
         """
         if rows is None:
-            return paired(self.before, self.after, self.same, self.groups)
+            rows = np.ones(len(self.before), dtype=bool)
         groups = None if self.groups is None else self.groups[rows]
-        return paired(self.before[rows], self.after[rows], self.same[rows], groups)
+        found = paired(self.before[rows], self.after[rows], self.same[rows], groups)
+        if self.unread is None:
+            return found
+        before, after = self.unread[:, rows].sum(axis=1)
+        return replace(found, unread=(int(before), int(after)))
 
 
 def outcomes_of(
@@ -84,7 +98,9 @@ def outcomes_of(
 ) -> PairedOutcomes:
     """The outcomes of two arms on the same samples in the same order."""
     same = [a == b for a, b in zip(baseline.texts, steered.texts, strict=True)]
-    return PairedOutcomes(baseline.outcomes, steered.outcomes, np.array(same, dtype=bool), groups)
+    unread = np.stack([baseline.unread, steered.unread])
+    outcomes = baseline.outcomes, steered.outcomes
+    return PairedOutcomes(*outcomes, np.array(same, dtype=bool), groups, unread)
 
 
 def compare(baseline: Responses, steered: Responses, groups: Labels | None = None) -> Comparison:

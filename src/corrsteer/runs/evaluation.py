@@ -56,6 +56,7 @@ class Evaluation:
         guards: guard task -> comparison on its own test split.
         predictions: one a sample, in the order of the samples.
         forced: why the steering is not for this model, where it was forced on it; else None.
+        unread: see `Comparison`.
     """
 
     baseline: Accuracy
@@ -67,6 +68,7 @@ class Evaluation:
     guards: Mapping[str, Comparison] = field(default_factory=dict)
     predictions: tuple[Prediction, ...] = field(default=(), repr=False)
     forced: str | None = None
+    unread: tuple[int, int] | None = None
 
     def _repr_html_(self) -> str:
         effects = self.side_effects
@@ -77,6 +79,8 @@ class Evaluation:
             "SER": None if effects.ser is None else f"{effects.ser:.2f}",
             "improved, worsened": f"{effects.improved}, {effects.worsened} of {self.baseline.n}",
         }
+        if self.unread is not None and any(self.unread):
+            facts["unread replies"] = f"{self.unread[0]}, steered {self.unread[1]}"
         if self.controls:
             facts["best of random controls"] = f"{100 * max(self.controls):.1f} %"
         return overview("Evaluation", facts)

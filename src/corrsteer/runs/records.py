@@ -46,7 +46,15 @@ class SAEReference:
 
 @dataclass(frozen=True)
 class TaskCounts:
-    """A task, and how many of its samples were used, and could not be judged."""
+    """A task, and how many of its samples were used.
+
+    Attributes:
+        name, scorer: of the task.
+        n_fit, n_select, n_test: samples of each split that were used.
+        unscored_fit, unscored_test: more of them, that could not be judged and are left out.
+        unread_test: unsteered replies to test samples that nothing could be read out of and that
+            count as wrong; None in runs from before they were counted.
+    """
 
     name: str
     scorer: str
@@ -55,6 +63,7 @@ class TaskCounts:
     n_test: int
     unscored_fit: int = 0
     unscored_test: int = 0
+    unread_test: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,18 +107,25 @@ class Outcome:
     Attributes:
         baseline: accuracy without steering; `steered`: with it.
         delta: steered minus baseline; `side_effects`: what became of each sample.
+        unread: steered replies that nothing could be read out of and that count as wrong; None in
+            runs from before they were counted.
     """
 
     baseline: Accuracy
     steered: Accuracy
     delta: Delta
     side_effects: SideEffects
+    unread: int | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, comparison: Comparison | Evaluation) -> Outcome:
         """The outcome of a comparison, without its further facts."""
         return Outcome(
-            comparison.baseline, comparison.steered, comparison.delta, comparison.side_effects
+            comparison.baseline,
+            comparison.steered,
+            comparison.delta,
+            comparison.side_effects,
+            unread=comparison.unread and comparison.unread[1],
         )
 
 

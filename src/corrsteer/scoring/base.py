@@ -6,8 +6,11 @@ None: it stays in the records, leaves the averages and is counted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
+from numbers import Real
 from typing import Protocol, runtime_checkable
 
 from corrsteer.errors import ScorerError
@@ -25,11 +28,18 @@ class Score:
         outcome: in [0, 1], or None where the reply cannot be judged.
         answer: what was read out of the reply, or None where nothing was found.
         explanation: why, in a few words, where outcome and answer do not say it.
+        unread: whether nothing could be read out of the reply, so that its outcome is 0.
     """
 
     outcome: float | None
     answer: str | None = None
     explanation: str = ""
+    unread: bool = False
+
+
+def unread(why: str) -> Score:
+    """The score of a reply that nothing can be read out of: 0, and counted as such."""
+    return Score(0.0, explanation=why, unread=True)
 
 
 @runtime_checkable
@@ -48,6 +58,15 @@ class Scorer(Protocol):
 
     def __call__(self, reply: str, sample: Sample) -> Score:
         """The score of `reply` to `sample`."""
+        ...
+
+
+@runtime_checkable
+class TargetReader(Scorer, Protocol):
+    """A scorer that understands targets in ways of its own, and so may not understand one."""
+
+    def check_target(self, sample: Sample) -> None:
+        """Refuse a sample's targets with a `ScorerError` if replies cannot be judged by them."""
         ...
 
 
@@ -99,13 +118,26 @@ def checked_outcome(value: object, scorer: str, sample: Sample) -> float | None:
     """An outcome that a scorer gave, refused unless it is None or a number in [0, 1]."""
     if value is None:
         return None
-    outcome = value if isinstance(value, int | float) else float("nan")
+    outcome = _number(value)
     if not 0.0 <= outcome <= 1.0:
         raise ScorerError(
             f"scorer {scorer} gave {shown(value)} on sample {sample.id!r}; expected a number "
             "from 0 to 1, or None where it cannot judge"
         )
     return float(outcome)
+
+
+def _number(value: object) -> float:
+    """A number of any library, also in an array or tensor of one; NaN for anything else."""
+    if not isinstance(value, int | float | Real | Decimal):
+        try:
+            value = value.item()  # type: ignore[attr-defined]
+        except (AttributeError, TypeError, ValueError, RuntimeError):  # foreign code's own
+            return math.nan
+    try:
+        return float(value) if isinstance(value, int | float | Real | Decimal) else math.nan
+    except OverflowError:
+        return math.inf
 
 
 def shown(value: object) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from corrsteer.errors import ScorerError
 from corrsteer.samples import Sample
-from corrsteer.scoring.base import Score
+from corrsteer.scoring.base import Score, unread
 from corrsteer.scoring.replies import before_next_question, before_own_question, without_thinking
 from corrsteer.scoring.statements import CONTEXT, Mention, is_english
 from corrsteer.scoring.texts import plain
@@ -19,8 +19,11 @@ from corrsteer.scoring.texts import plain
 
 def choice(reply: str, sample: Sample) -> Score:
     """1 iff the option that the reply names is the target, given as a letter or as its text."""
+    letters = target_letters(sample)
     answer = read_option(reply, sample.choices)
-    return Score(float(answer in target_letters(sample)), answer)
+    if answer is None:
+        return unread("no option in the reply, or several")
+    return Score(float(answer in letters), answer)
 
 
 def read_option(reply: str, choices: tuple[str, ...] | None) -> str | None:
@@ -64,26 +67,45 @@ def read_option(reply: str, choices: tuple[str, ...] | None) -> str | None:
 def target_letters(sample: Sample) -> frozenset[str]:
     """The right options' letters, each given in the row as its letter or as its text.
 
+    A letter counts first, since options' texts may be letters too, as blood groups. Case, white
+    space around it, and brackets make no difference where only one option is left.
+
     Raises:
-        ScorerError: a target is neither.
+        ScorerError: a target is neither, or is the text of several.
     """
     choices = sample.choices or ()
     letters = string.ascii_uppercase[: len(choices) or 26]
     found = set()
     for target in sample.target:
         name = target.strip()
+        letter = re.sub(r"^\((.)\)$|^(.)[.)]$", r"\1\2", name)
+        owners = _owners(name, choices)
         if len(name) == 1 and name in letters:
-            found.add(name)  # first: options' texts may be letters too, as blood groups
-        elif target in choices:
-            found.add(letters[choices.index(target)])
-        elif len(name) == 1 and name.upper() in letters:
-            found.add(name.upper())
+            found.add(name)
+        elif len(owners) == 1:
+            found.add(letters[owners[0]])
+        elif not owners and len(letter) == 1 and letter.upper() in letters:
+            found.add(letter.upper())
         else:
+            problem = (
+                "is the text of several choices"
+                if owners
+                else (f"is neither a letter of {letters[0]}-{letters[-1]} nor one of the choices")
+            )
             raise ScorerError(
-                f"sample {sample.id!r}: target {target!r} is neither a letter of "
-                f"{letters[0]}-{letters[-1]} nor one of the choices; correct the row"
+                f"sample {sample.id!r}: target {target[:80]!r} {problem}; write the right "
+                "option's letter"
             )
     return frozenset(found)
+
+
+def _owners(text: str, choices: tuple[str, ...]) -> list[int]:
+    """The options of that text; where there are none, of that text in another case."""
+    for same in (str.strip, lambda each: plain(each).strip().casefold()):
+        owners = [index for index, each in enumerate(choices) if same(each) == same(text)]
+        if owners:
+            return owners
+    return []
 
 
 _LATEX = re.compile(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from corrsteer.errors import ScorerError, unknown
 from corrsteer.samples import Sample
-from corrsteer.scoring.base import Score, Scorer, checked_outcome, shown
+from corrsteer.scoring.base import Score, Scorer, checked_outcome, shown, unread
 from corrsteer.scoring.rules import RULES, RuleScorer
 
 JUDGES = {
@@ -71,9 +71,10 @@ def _regex_scorer(spec: str) -> RuleScorer:
 
     def rule(reply: str, sample: Sample) -> Score:
         match = pattern.search(reply)
+        captures = bool(pattern.groups and sample.target)
         if match is None:
-            return Score(0.0)
-        if not pattern.groups or not sample.target:
+            return unread("the pattern does not occur") if captures else Score(0.0)
+        if not captures:
             return Score(1.0, match[0])
         answer = (match[1] or "").strip()
         return Score(float(answer in {target.strip() for target in sample.target}), answer)

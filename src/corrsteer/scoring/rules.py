@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import Score
-from corrsteer.scoring.numbers import numeric
-from corrsteer.scoring.options import choice
-from corrsteer.scoring.refusals import refusal
-from corrsteer.scoring.texts import contains, exact
+from corrsteer.scoring.numbers import numeric, target_numbers
+from corrsteer.scoring.options import choice, target_letters
+from corrsteer.scoring.refusals import refusal, should_refuse
+from corrsteer.scoring.texts import check_texts, contains, exact
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,32 @@ class RuleScorer:
         return self.rule(reply, sample)
 
 
-RULES: dict[str, RuleScorer] = {
-    rule.__name__: RuleScorer(rule.__name__, rule, needs_target=rule is not refusal)
-    for rule in (exact, choice, contains, numeric, refusal)
+@dataclass(frozen=True)
+class TargetRule(RuleScorer):
+    """A rule that reads targets.
+
+    Attributes:
+        targets: what the rule makes of a sample's targets; a `ScorerError` if it cannot.
+    """
+
+    targets: Callable[[Sample], object] = check_texts
+
+    def check_target(self, sample: Sample) -> None:
+        """Refuse targets that the rule cannot read.
+
+        Raises:
+            ScorerError: names the target and what could be written.
+        """
+        self.targets(sample)
+
+
+RULES: dict[str, TargetRule] = {
+    rule.__name__: TargetRule(rule.__name__, rule, rule is not refusal, targets=targets)
+    for rule, targets in (
+        (exact, check_texts),
+        (choice, target_letters),
+        (contains, check_texts),
+        (numeric, target_numbers),
+        (refusal, should_refuse),
+    )
 }

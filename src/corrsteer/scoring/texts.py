@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from corrsteer.errors import ScorerError
 from corrsteer.samples import Sample
-from corrsteer.scoring.base import Score
+from corrsteer.scoring.base import Score, unread
 from corrsteer.scoring.replies import without_thinking
 
 
@@ -19,7 +20,8 @@ def exact(reply: str, sample: Sample) -> Score:
     Both are compared as `plain` makes them; upper and lower case differ.
     """
     answer = plain(without_thinking(reply)).strip()
-    return Score(float(answer in {plain(target).strip() for target in sample.target}), answer)
+    right = answer in {plain(target).strip() for target in sample.target}
+    return Score(float(right), answer) if answer or right else unread("empty reply")
 
 
 def contains(reply: str, sample: Sample) -> Score:
@@ -30,10 +32,26 @@ def contains(reply: str, sample: Sample) -> Score:
     length is alike, and a point that ends a target is left out.
     """
     text = _folded(without_thinking(reply))
+    if not text.strip():
+        return unread("empty reply")
     for target in sample.target:
-        if _occurs(_folded(target).strip().rstrip("."), text):
+        sought = _folded(target).strip()
+        if _occurs(sought.rstrip(".") or sought, text):
             return Score(1.0, target)
     return Score(0.0)
+
+
+def check_texts(sample: Sample) -> None:
+    r"""Refuse targets that are empty, which mostly are answers that got lost.
+
+    Raises:
+        ScorerError: one is.
+    """
+    if not all(plain(target).strip() for target in sample.target):
+        raise ScorerError(
+            f"sample {sample.id!r}: a target is empty; write the right answer, or ask for empty "
+            r"replies by --scorer 'regex:^\s*$'"
+        )
 
 
 _RAISED = re.compile(r"[\u00b2\u00b3\u00b9\u2070-\u209c]+")

@@ -46,7 +46,8 @@ from corrsteer.runs.records import (
 )
 from corrsteer.runs.verdict import judge_tuning
 from corrsteer.samples import Sample
-from corrsteer.scoring.base import ANSWER, REFUSE
+from corrsteer.scoring.base import ANSWER
+from corrsteer.scoring.refusals import should_refuse
 from corrsteer.settings import FitSettings
 from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch, peak_memory_mb
@@ -275,7 +276,7 @@ def reference(task: Task, sample: Sample, settings: TuningSettings) -> str:
             "judges without a target; give rows whose `target` is the reply, and --scorer exact, "
             "contains, choice or numeric"
         )
-    if REFUSE in sample.target or not sample.target:
+    if should_refuse(sample):
         return f" {settings.refusal_text.strip()}"
     if settings.answer_text is None:
         raise DataError(
@@ -480,6 +481,7 @@ def _evaluation(
         delta=own.delta,
         side_effects=own.side_effects,
         unscored=own.unscored,
+        unread=own.unread,
         guards={b.task.name: each for b, each in zip(runners[1:], guards, strict=True)},
         predictions=predictions(runners[0].samples, before[0], after[0]),
     )
@@ -508,6 +510,7 @@ def _document(
             n_select=0,
             n_test=evaluation.baseline.n,
             unscored_test=evaluation.unscored,
+            unread_test=evaluation.unread and evaluation.unread[0],
         ),
         settings={**dataclasses.asdict(settings), **not_steered},
         training=tuned.training,

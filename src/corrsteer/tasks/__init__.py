@@ -15,6 +15,7 @@ from typing import Any
 from corrsteer.errors import DataError, SettingsError, unknown
 from corrsteer.files import expanded
 from corrsteer.samples import Sample
+from corrsteer.scoring.base import Scorer
 from corrsteer.scoring.registry import load_scorer
 from corrsteer.tasks import bbq, jsonl, mini
 from corrsteer.tasks.base import Task, TaskOptions
@@ -93,9 +94,7 @@ def load_task(
     if own:
         task = jsonl.load(path, judge, seed, max_new_tokens)
     else:
-        task = _load_known(str(name), seed, None if data is None else expanded(data))
-        if judge is not None:
-            task = replace(task, scorer=judge)
+        task = _load_known(str(name), seed, None if data is None else expanded(data), judge)
         if max_new_tokens is not None:
             task = replace(task, max_new_tokens=max_new_tokens)
     if select_token and (not task.letters or task.max_new_tokens != 1):
@@ -154,8 +153,8 @@ def check_task_name(name: str) -> None:
     raise unknown("task", name, list(known_tasks()), remedy)
 
 
-def _load_known(name: str, seed: int, data: Path | None) -> Task:
+def _load_known(name: str, seed: int, data: Path | None, scorer: Scorer | None) -> Task:
     check_task_name(name)
     if name in _BENCHMARKS:
-        return _BENCHMARKS[name].load(seed, data)
-    return mini.load(name)
+        return _BENCHMARKS[name].load(seed, data, scorer)
+    return mini.load(name, scorer)

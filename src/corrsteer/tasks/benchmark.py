@@ -11,10 +11,12 @@ from pathlib import Path
 
 from corrsteer.errors import DataError
 from corrsteer.samples import Sample
+from corrsteer.scoring.base import Scorer
 from corrsteer.scoring.registry import load_scorer
 from corrsteer.tasks import hub
 from corrsteer.tasks.base import Task
 from corrsteer.tasks.splits import cut
+from corrsteer.tasks.targets import check_targets
 
 
 @dataclass(frozen=True)
@@ -49,24 +51,29 @@ class Benchmark:
     letters: str = ""
     guards: tuple[str, ...] = ()
 
-    def load(self, seed: int, data: Path | None = None) -> Task:
+    def load(self, seed: int, data: Path | None = None, scorer: Scorer | None = None) -> Task:
         """The task.
 
         Args:
             seed: of every order and cut.
             data: folder with a local copy, read in place of the hub.
+            scorer: judges in place of its own.
 
         Raises:
             DataError: the data set cannot be had or used.
         """
         parts = [[self.sample(row) for row in rows] for rows in self._rows(data)]
+        scorer = scorer or load_scorer(self.scorer)
+        source = data or self.source.id
+        placed = ((f"{source}, row {each.id}", each) for part in parts for each in part)
+        check_targets(placed, scorer)
         splits = cut(parts, seed)
         return Task(
             name=self.name,
             fit=splits.fit,
             select=splits.select,
             test=splits.test,
-            scorer=load_scorer(self.scorer),
+            scorer=scorer,
             max_new_tokens=self.max_new_tokens,
             guards=self.guards,
             description=self.description,

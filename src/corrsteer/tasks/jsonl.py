@@ -14,15 +14,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from corrsteer.errors import DataError, ScorerError
+from corrsteer.errors import DataError
 from corrsteer.files import regular
 from corrsteer.json_text import excerpt, is_whole
 from corrsteer.samples import Sample, group_ids
-from corrsteer.scoring.base import Scorer, score
+from corrsteer.scoring.base import Scorer
 from corrsteer.scoring.rules import RULES
 from corrsteer.tasks.base import Task, target_reply
 from corrsteer.tasks.chats import read_messages
 from corrsteer.tasks.fields import filled
+from corrsteer.tasks.targets import check_targets
 
 Split = Literal["fit", "select", "test"]
 SPLIT_NAMES: Mapping[str, Split] = {
@@ -58,8 +59,8 @@ def load(path: Path, scorer: Scorer | None, seed: int, max_new_tokens: int | Non
     samples = [_sample(row, where, own) for (where, row), own in zip(rows, spare, strict=True)]
     _check_ids(samples, rows)
     scorer = scorer or _default_scorer(path, samples)
-    for (where, _), sample in zip(rows, samples, strict=True):
-        _check_judgeable(where, sample, scorer)
+    places = (where for where, _ in rows)
+    check_targets(zip(places, samples, strict=True), scorer)
     splits = _split(rows, samples, seed)
     return Task(
         name=str(path),
@@ -149,7 +150,7 @@ def _sample(row: dict[str, Any], where: str, spare_id: str) -> Sample:
     return Sample(
         id=_name(row["id"], "id", where) if "id" in row else spare_id,
         prompt=prompt,
-        target=_texts(row["target"], "target", where) if "target" in row else (),
+        target=_target(row.get("target"), choices, where),
         choices=choices,
         messages=read_messages(row["messages"], where) if "messages" in row else None,
         group=_name(row["group"], "group", where) if "group" in row else None,
@@ -168,6 +169,26 @@ def _spare_ids(rows: list[tuple[str, dict[str, Any]]]) -> list[str]:
     """An id for each row, by its place, for those that have none: no row has it already."""
     given = {str(row["id"]) for _, row in rows if "id" in row}
     return [str(n) if str(n) not in given else f"row {n}" for n in range(len(rows))]
+
+
+def _target(value: Any, choices: tuple[str, ...] | None, where: str) -> tuple[str, ...]:
+    """The targets as strings; none of None."""
+    if value is None:
+        return ()
+    for each in value if isinstance(value, list) else [value]:
+        if choices and _is_also_an_index(each, choices):
+            raise DataError(
+                f"{where}: `target` {each} is the text of one choice and may be the index of "
+                "another; write the right option's letter"
+            )
+    return _texts(value, "target", where)
+
+
+def _is_also_an_index(value: Any, choices: tuple[str, ...]) -> bool:
+    """Whether a number is the text of a choice, and the index from 0 of one with another text."""
+    if isinstance(value, bool) or not isinstance(value, int) or str(value) not in choices:
+        return False
+    return 0 <= value < len(choices) and choices[value] != str(value)
 
 
 def _texts(value: Any, field: str, where: str) -> tuple[str, ...]:
@@ -204,16 +225,6 @@ def _default_scorer(path: Path, samples: list[Sample]) -> Scorer:
 def _are_replies(samples: list[Sample], scorer: Scorer) -> bool:
     """Whether targets are replies, rather than `refuse` and `answer` or nothing at all."""
     return scorer.needs_target and all(sample.target for sample in samples)
-
-
-def _check_judgeable(where: str, sample: Sample, scorer: Scorer) -> None:
-    if scorer.needs_target and not sample.target:
-        raise DataError(f"{where}: no `target`, which --scorer {scorer.name} needs; add it")
-    if scorer.name == "choice":
-        try:
-            score(scorer, "", sample)
-        except ScorerError as error:
-            raise DataError(f"{where}: {error}") from error
 
 
 def _split(

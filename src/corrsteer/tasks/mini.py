@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from corrsteer.mini.corpus import FAMILIES, PROBES, CorpusRow, rows
 from corrsteer.samples import Sample
+from corrsteer.scoring.base import Scorer
 from corrsteer.scoring.rules import RULES
 from corrsteer.tasks.base import Task, target_reply
+from corrsteer.tasks.targets import check_targets
 
 DESCRIPTIONS = {
     "mini-mmlu": "multiple choice over invented facts",
@@ -32,16 +34,23 @@ GUARDS = {
 NAMES = (*FAMILIES, *PROBES)
 
 
-def load(name: str) -> Task:
-    """The built-in task of that name, with its fixed splits."""
+def load(name: str, scorer: Scorer | None = None) -> Task:
+    """The built-in task of that name, with its fixed splits and its own scorer, or another.
+
+    Raises:
+        DataError: another scorer cannot read its targets.
+    """
     splits = rows(name)
     first = splits["fit"][0]
+    fit, select, test = (tuple(map(_sample, splits[part])) for part in ("fit", "select", "test"))
+    scorer = scorer or RULES[first.scorer]
+    check_targets(((f"{name}, row {each.id}", each) for each in (*fit, *select, *test)), scorer)
     return Task(
         name=name,
-        fit=tuple(map(_sample, splits["fit"])),
-        select=tuple(map(_sample, splits["select"])),
-        test=tuple(map(_sample, splits["test"])),
-        scorer=RULES[first.scorer],
+        fit=fit,
+        select=select,
+        test=test,
+        scorer=scorer,
         max_new_tokens=first.max_new_tokens,
         guards=GUARDS.get(name, ()),
         description=DESCRIPTIONS[name],
