@@ -6,7 +6,7 @@ import torch
 from corrsteer.errors import ModelError
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.decoding import pad_left
-from corrsteer.lm.hooks import adding, find_blocks, tapped
+from corrsteer.lm.hooks import adding, drop_capturing_hooks, find_blocks, tapped
 
 PROMPTS = [[1, 10, 11, 12, 13], [1, 20, 21], [1, 30, 31, 32]]
 
@@ -25,6 +25,7 @@ def residuals(lm, ids, mask=None) -> dict[HookPoint, torch.Tensor]:
 
 
 def hook_count(lm) -> int:
+    drop_capturing_hooks(lm.model)  # which an earlier test may have left, idle
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in lm.model.modules())
 
 

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from corrsteer.errors import ConsumerError
-from corrsteer.lm.hooks import Tap, adding, tapped
+from corrsteer.lm.hooks import adding, adding_where
 from corrsteer.runs.steering import Steering, canonical_name, check_fit
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
@@ -118,12 +118,7 @@ class CorrSteerLM(HFLM):  # type: ignore[misc]
         ids = pad_sequence(rows, batch_first=True)
         mask = torch.arange(ids.shape[1])[None, :] >= torch.tensor(starts)[:, None]
 
-        def adder(vector: Tensor) -> Tap:
-            return lambda hidden: torch.where(
-                mask[..., None].to(hidden.device), hidden + vector.to(hidden), hidden
-            )
-
-        with tapped(self.model, {hook: adder(vector) for hook, vector in self._vectors.items()}):
+        with adding_where(self.model, self._vectors, lambda: mask):
             logits = self._model_call(ids)
         return [
             each[len(row) - len(continuation) - 1 : len(row)]

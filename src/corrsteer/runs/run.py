@@ -52,6 +52,7 @@ class Provenance:
         task_options: how the task was asked for.
         prepend_bos: whether prompts began with BOS also where the tokenizer adds none.
         content: what these names stood for.
+        switched_off: generation settings of the model that would have changed greedy replies.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Provenance:
     task_options: TaskOptions = field(default_factory=TaskOptions)
     prepend_bos: bool = False
     content: Content = field(default_factory=Content)
+    switched_off: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
