@@ -102,15 +102,15 @@ def prompt_tokens(tokenizer: Any, text: str, first: Sequence[int]) -> list[int]:
     return [*first[: len(first) - common], *ids]
 
 
-def end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """Ids that end a reply: all that the model or the tokenizer names."""
+def end_tokens(model: Any, tokenizer: Any = None) -> list[int]:
+    """Ids that end a reply: all that the model or the tokenizer, if there is one, names."""
     found = set()
-    for given in (model.generation_config.eos_token_id, tokenizer.eos_token_id):
+    for given in (model.generation_config.eos_token_id, getattr(tokenizer, "eos_token_id", None)):
         found |= {given} if isinstance(given, int) else set(given or ())
     return sorted(found)
 
 
-def reply_greedily(model: Any, tokenizer: Any) -> list[str]:
+def reply_greedily(model: Any, tokenizer: Any = None) -> list[str]:
     """Make `model.generate` reply by the likeliest tokens up to any end token.
 
     Returns:

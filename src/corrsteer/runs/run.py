@@ -155,6 +155,7 @@ class Run:
             "strategy": chosen.strategy if chosen else self.settings.strategy,
             "corrsteer": self.provenance.versions.get("corrsteer", ""),
             "evidence": json.dumps(finite(evidence)),
+            **({"prepend_bos": "yes"} if self.provenance.prepend_bos else {}),
         }
         return replace(self.steering, metadata={**self.steering.metadata, **about})
 
