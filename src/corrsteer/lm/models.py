@@ -184,6 +184,20 @@ class LanguageModel:
             ModelError: a chat for a model without a chat template, a prompt without tokens, or one
                 that is too long.
         """
+        ids = self._tokens(sample)
+        if not ids:
+            raise ModelError(
+                f"sample {sample.id!r}: the prompt has no tokens; expected at least one"
+            )
+        longest = self.most_positions
+        if longest is not None and len(ids) > longest:
+            raise ModelError(
+                f"sample {sample.id!r}: the prompt has {len(ids)} tokens, and {self.id} takes at "
+                f"most {longest}; shorten it"
+            )
+        return ids
+
+    def _tokens(self, sample: Sample) -> list[int]:
         if sample.messages is not None:
             text, first = self._rendered(sample), []  # a template writes special tokens itself
         else:
@@ -193,11 +207,12 @@ class LanguageModel:
         if self.prepend_bos and bos is not None and first[:1] != [bos]:
             first = [bos, *first]
         ids = prompt_tokens(self.tokenizer, text, first)
-        if not ids:
+        known = self._n_embeddings
+        if max(ids, default=0) >= known:
             raise ModelError(
-                f"sample {sample.id!r}: the prompt has no tokens; expected at least one"
+                f"sample {sample.id!r}: the tokenizer gives token {max(ids)}, and {self.id} has "
+                f"embeddings of {known} tokens; take the model's own tokenizer"
             )
-        self._check_within(sample, ids)
         return ids
 
     def prompts_of(
@@ -224,6 +239,12 @@ class LanguageModel:
             )
         return prompts
 
+    @property
+    def check_prompts(self) -> list[list[int]]:
+        """Two short prompts, with room for a reply, for what is to be tried on this model."""
+        most = self.most_positions and max(self.most_positions - 2 * TOKENS, 1)
+        return [self._tokens(Sample("check", text))[:most] for text in TEXTS]
+
     @cached_property
     def _opening(self) -> list[int]:
         return opening(self.tokenizer)
@@ -244,19 +265,6 @@ class LanguageModel:
             raise ModelError(
                 f"sample {sample.id!r}: the prompt has {size} characters, and {self.id} takes at "
                 f"most {longest} tokens; shorten it"
-            )
-
-    def _check_within(self, sample: Sample, ids: Sequence[int]) -> None:
-        longest, known = self.most_positions, self._n_embeddings
-        if longest is not None and len(ids) > longest:
-            raise ModelError(
-                f"sample {sample.id!r}: the prompt has {len(ids)} tokens, and {self.id} takes at "
-                f"most {longest}; shorten it"
-            )
-        if max(ids) >= known:
-            raise ModelError(
-                f"sample {sample.id!r}: the tokenizer gives token {max(ids)}, and {self.id} has "
-                f"embeddings of {known} tokens; take the model's own tokenizer"
             )
 
     @cached_property
@@ -286,7 +294,7 @@ class LanguageModel:
         self, hook_points: Sequence[HookPoint]
     ) -> dict[HookPoint, Float[Tensor, "pos d_model"]]:
         """Residuals of a short prompt, for what is to be tried on residuals of this model."""
-        return residuals_of(self.model, self.prompt_ids(Sample("check", TEXTS[1])), hook_points)
+        return residuals_of(self.model, self.check_prompts[1], hook_points)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated tokens, without special ones."""
@@ -406,10 +414,8 @@ def _settle(lm: LanguageModel) -> None:
             "%s: its generation settings %s change greedy replies and are off here",
             *(lm.id, ", ".join(lm.switched_off)),
         )
-    longest = lm.most_positions and max(lm.most_positions - 2 * TOKENS, 1)
-    prompts = [lm.prompt_ids(Sample("check", text))[:longest] for text in TEXTS]
-    check_replies(lm.decoder, prompts, lm.id)
-    lm.shares_prefix = shares_prefix(lm.decoder, prompts)
+    check_replies(lm.decoder, lm.check_prompts, lm.id)
+    lm.shares_prefix = shares_prefix(lm.decoder, lm.check_prompts)
     del lm.decoder  # which did not know yet
     if not lm.shares_prefix:
         log.info(

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from corrsteer.lm.conventions import (  # written out where this script is shared
     decoder_blocks,
+    end_tokens,
     mlp_output,
     opening,
     prompt_tokens,
@@ -69,7 +70,8 @@ def main(name, prompt, path="steering.safetensors"):
     ids = torch.tensor([prompt_tokens(tokenizer, prompt, first)])
     mask = torch.ones_like(ids)
     said = model.generate(ids, attention_mask=mask, max_new_tokens=64, do_sample=False)[0]
-    sys.stdout.write(tokenizer.decode(said[ids.shape[1] :], skip_special_tokens=True) + "\n")
+    reply = [token for token in said[ids.shape[1] :].tolist() if token not in end_tokens(model)]
+    sys.stdout.write(tokenizer.decode(reply, skip_special_tokens=True) + "\n")
 
 
 if __name__ == "__main__":
