@@ -1,12 +1,17 @@
+import copy
+from types import SimpleNamespace
 from typing import Any
 
+import accelerate
+import peft
 import pytest
 import torch
 
 from corrsteer.errors import ModelError
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.decoding import pad_left
-from corrsteer.lm.hooks import adding, find_blocks, tapped
+from corrsteer.lm.hooks import adding, drop_capturing_hooks, find_blocks, tapped
+from corrsteer.runs.steering import Steering, steer
 
 PROMPTS = [[1, 10, 11, 12, 13], [1, 20, 21], [1, 30, 31, 32]]
 
@@ -25,6 +30,7 @@ def residuals(lm, ids, mask=None) -> dict[HookPoint, torch.Tensor]:
 
 
 def hook_count(lm) -> int:
+    drop_capturing_hooks(lm.model)  # which an earlier test may have left, idle
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in lm.model.modules())
 
 
@@ -218,3 +224,89 @@ def test_a_model_without_blocks_is_refused():
 
     with pytest.raises(ModelError, match="transformer blocks"):
         find_blocks(NoBlocks())
+
+
+def with_lora(model):
+    config = peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    return peft.get_peft_model(model, config).eval()
+
+
+WRAPPERS = {
+    "peft": with_lora,
+    "DataParallel": torch.nn.DataParallel,
+    "accelerate": lambda model: accelerate.cpu_offload(model),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*pin_memory:UserWarning")
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("positions", ["generated", "all"])
+def test_a_wrapped_model_is_steered_inside_at_the_same_positions(lm, wrapper, positions):
+    ids, mask = pad_left(PROMPTS, 0)
+    vectors = {HookPoint(1, "resid_post"): torch.linspace(-2, 2, lm.d_model)}
+    steering = Steering(vectors, model=lm.id, positions=positions)
+    with torch.no_grad():
+        plain = lm.model(ids, attention_mask=mask).logits
+        with adding(lm.model, vectors, positions):
+            expected = lm.model(ids, attention_mask=mask).logits
+            said = lm.model.generate(ids, attention_mask=mask, max_new_tokens=5, do_sample=False)
+        wrapped = WRAPPERS[wrapper](copy.deepcopy(lm.model))
+        with steer(wrapped, steering):
+            assert torch.equal(wrapped(ids, attention_mask=mask).logits, expected)
+            if hasattr(wrapped, "generate"):
+                options = {"max_new_tokens": 5, "do_sample": False}
+                assert torch.equal(
+                    wrapped.generate(input_ids=ids, attention_mask=mask, **options), said
+                )
+        assert torch.equal(wrapped(ids, attention_mask=mask).logits, plain)
+    assert not torch.equal(plain, expected)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_what_steers_nobody_knows_where_is_refused(lm):
+    vectors = {HookPoint(1, "resid_post"): torch.ones(lm.d_model)}
+    ids = torch.tensor([PROMPTS[0]])
+    block, hidden = find_blocks(lm.model)[1], torch.zeros(1, 2, lm.d_model)
+    embeddings = lm.model.model.rotary_emb(hidden, torch.arange(2)[None])
+    with adding(lm.model, vectors):
+        with pytest.raises(ModelError, match="outside of its model's forward pass"):
+            block(hidden, position_embeddings=embeddings)
+        with pytest.raises(ModelError, match="attention mask that is not"):
+            lm.model(ids, attention_mask=torch.zeros(1, 1, 5, 5))
+        assert lm.model(ids).logits.shape[1] == 5  # and goes on
+    config = peft.PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    prompted = peft.get_peft_model(copy.deepcopy(lm.model), config)
+    with pytest.raises(ModelError, match="learned positions"), adding(prompted, vectors):
+        pass
+
+
+class Toy(torch.nn.Module):
+    """Blocks that compile in no time."""
+
+    config = SimpleNamespace(num_hidden_layers=2)
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)])
+
+    def forward(self, input_ids):
+        hidden = torch.nn.functional.one_hot(input_ids, 4).float()
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return hidden
+
+
+def test_compiled_code_that_ran_before_is_steered_and_back_again_afterwards():
+    """It would not look for hooks again."""
+    toy, ids = Toy(), torch.tensor([[1, 2, 3]])
+    vectors = {HookPoint(0, "resid_post"): torch.ones(4)}
+    compiled: Any = torch.compile(toy, backend="eager")
+    plain = compiled(ids)
+    with adding(toy, vectors):
+        expected = toy(ids)
+    for model in (compiled, toy, torch.nn.DataParallel(compiled)):
+        with adding(model, vectors):
+            assert torch.equal(compiled(ids), expected)
+    assert torch.equal(compiled(ids), plain)
+    assert (expected != plain).any(-1).tolist() == [[False, False, True]]

@@ -65,7 +65,7 @@ MOST_LINES, USUAL_LINES, MOST_PARAMETERS, MOST_FLOORS, MOST_IN_ROOT = 80, 35, 8,
 
 HOOKS = "lm/hooks.py"
 STANDALONE = "runs/card/steer.py"
-"""A script that is copied beside a shared steering, and imports nothing of ours."""
+"""A script that is copied beside a shared steering, with what it imports of ours written out."""
 
 
 def room_of(path: Path) -> str:

@@ -18,7 +18,7 @@ def test_it_holds_what_a_concatenating_cache_holds():
         states = new_states(step, 5 if step == 0 else 1)
         if step == ROOM // 2:
             for cache in (growing, dynamic):
-                cache.batch_select_indices(torch.tensor([0, 2]))
+                cache.reorder_cache(torch.tensor([0, 2]))
         states = tuple(each[: 2 if step >= ROOM // 2 else 3] for each in states)
         for layer in range(3):
             for found, expected in zip(

@@ -87,7 +87,13 @@ def run_verify(options: VerifyOptions) -> None:
     own = run.steering.revision if options.model is None else None
     if options.model is None:
         check_own_model(run)
-    lm = load_model(name, dtype="float32", device="cpu", revision=options.revision or own)
+    lm = load_model(
+        name,
+        dtype="float32",
+        device="cpu",
+        revision=options.revision or own,
+        prepend_bos=run.provenance.prepend_bos,
+    )
     steering = run.described()
     if options.strength is not None:
         steering = steering.at(options.strength)

@@ -83,8 +83,7 @@ class SharedModel:
 
     def _prompt_ids(self, sample: Sample, max_new_tokens: int) -> list[int]:
         ids = self.lm.prompt_ids(sample)
-        config = self.lm.model.config.get_text_config()
-        most = getattr(config, "max_position_embeddings", None)
+        most = self.lm.most_positions
         if most is not None and len(ids) + max_new_tokens > most:
             raise ModelError(
                 f"the prompt has {len(ids)} tokens; {self.lm.id} reads at most "

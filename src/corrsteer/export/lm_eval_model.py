@@ -6,6 +6,7 @@ as `corrsteer`; the harness has no other way to be told of models from outside.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +19,12 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from corrsteer.errors import ConsumerError
-from corrsteer.lm.hooks import Tap, adding, tapped
+from corrsteer.lm.conventions import opening, prompt_tokens, reply_greedily
+from corrsteer.lm.decoding import pad_left
+from corrsteer.lm.hooks import adding, adding_where
 from corrsteer.runs.steering import Steering, canonical_name, check_fit
+
+log = logging.getLogger(__name__)
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 """Texts (None for a window of a rolling likelihood), context tokens, continuation tokens."""
@@ -62,8 +67,36 @@ class CorrSteerLM(HFLM):  # type: ignore[misc]
             raise ConsumerError(f"{steering} does not say which model it is for; give pretrained=")
         super().__init__(pretrained=canonical_name(name), **options)
         check_fit(self.model, loaded, force)
+        for setting in reply_greedily(self.model, self.tokenizer):
+            log.info("%s changes greedy replies, and is off", setting)
+        bos = [self.prefix_token_id] if "prepend_bos" in loaded.metadata else []
+        first = [] if self.add_bos_token is False else opening(self.tokenizer)
+        self._opening = first if first[:1] == bos else [*bos, *first]
         self._positions = loaded.positions
         self._vectors = loaded.scaled(strength)
+
+    def tok_encode(
+        self,
+        string: str,
+        add_special_tokens: bool | None = None,
+        left_truncate_len: int | None = None,
+        **options: Any,
+    ) -> list[int]:
+        """Tokens of a prompt as they were evaluated, or of what follows one."""
+        first = [] if add_special_tokens is False else self._opening
+        ids = prompt_tokens(self.tokenizer, string, first)
+        return ids[-left_truncate_len:] if left_truncate_len else ids
+
+    def tok_batch_encode(
+        self,
+        strings: Sequence[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens and attention mask of prompts as they were evaluated, padded on the left."""
+        rows = [self.tok_encode(text, left_truncate_len=left_truncate_len) for text in strings]
+        return pad_left(rows, self.tokenizer.pad_token_id)
 
     def _model_generate(self, *args: Any, **options: Any) -> Any:
         with adding(self.model, self._vectors, self._positions):
@@ -118,12 +151,7 @@ class CorrSteerLM(HFLM):  # type: ignore[misc]
         ids = pad_sequence(rows, batch_first=True)
         mask = torch.arange(ids.shape[1])[None, :] >= torch.tensor(starts)[:, None]
 
-        def adder(vector: Tensor) -> Tap:
-            return lambda hidden: torch.where(
-                mask[..., None].to(hidden.device), hidden + vector.to(hidden), hidden
-            )
-
-        with tapped(self.model, {hook: adder(vector) for hook, vector in self._vectors.items()}):
+        with adding_where(self.model, self._vectors, lambda: mask):
             logits = self._model_call(ids)
         return [
             each[len(row) - len(continuation) - 1 : len(row)]

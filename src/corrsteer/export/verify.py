@@ -128,7 +128,7 @@ def verify(
         steering: at its own strength.
         consumer: what is run.
         prompts: token ids.
-        max_new_tokens: longest reply.
+        max_new_tokens: longest reply; fewer where the model has no more positions.
         installation: where the consumer runs; in this Python if None.
         drop_block_0: see `Consumer.render`.
         tolerance: by the model's type if None.
@@ -144,6 +144,11 @@ def verify(
     if model_path is not None and not Path(model_path).is_file():
         raise ConsumerError(f"no model at {model_path!r}; expected a file for --model-path")
     exported = render(consumer, steering, drop_block_0)
+    asked = max_new_tokens
+    max_new_tokens = min(lm.decoder.room(prompt, asked) for prompt in prompts)
+    if max_new_tokens < asked:
+        note = f"replies of {max_new_tokens} tokens are compared: no more fit behind a prompt"
+        exported = replace(exported, notes=(*exported.notes, note))
     scopes = [scope or steering.positions for scope in consumer.checks.values()]
     with TemporaryDirectory() as name:
         folder = Path(name)

@@ -143,16 +143,14 @@ def install(runner: Any, source: str) -> None:
 
 def _layers(runner: Any) -> Any:
     """The decoder layers of a vLLM model."""
-    import torch
-
     from corrsteer.errors import ConsumerError
+    from corrsteer.lm.conventions import decoder_blocks
 
-    depth = runner.model_config.get_total_num_hidden_layers()
-    for name, module in runner.get_model().named_modules():
-        vision = any(part in name for part in ("vision", "visual", "audio", "encoder."))
-        if isinstance(module, torch.nn.ModuleList) and len(module) == depth and not vision:
-            return module
-    raise ConsumerError(f"no list of {depth} decoder layers in {type(runner.model).__name__}")
+    try:
+        depth = runner.model_config.get_total_num_hidden_layers()
+        return decoder_blocks(runner.get_model(), depth)
+    except LookupError as error:
+        raise ConsumerError(f"{error}: vLLM lays this model out otherwise") from error
 
 
 def _add_after(layer: Any, vector: Any, strengths: Any) -> None:
@@ -160,6 +158,8 @@ def _add_after(layer: Any, vector: Any, strengths: Any) -> None:
 
     Most layers return what they add and the residual before it; the sum is what counts.
     """
+    from corrsteer.lm.conventions import steered
+
     layer.register_buffer("corrsteer_vector", vector, persistent=False)
     layer.register_buffer("corrsteer_strengths", strengths, persistent=False)
     inner = layer.forward
@@ -168,8 +168,8 @@ def _add_after(layer: Any, vector: Any, strengths: Any) -> None:
         output = inner(*args, **kw)
         hidden = output[0] if isinstance(output, tuple) else output
         scale = layer.corrsteer_strengths[: hidden.shape[0], None]
-        steered = hidden + (scale * layer.corrsteer_vector).to(hidden.dtype)
-        return (steered, *output[1:]) if isinstance(output, tuple) else steered
+        changed = steered(hidden, scale * layer.corrsteer_vector)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
     layer.forward = forward
 

@@ -34,12 +34,28 @@ class Decoder:
         pad_id: id that fills batches behind the attention mask.
         eos_ids: ids that end a reply.
         allowed: the only ids that a reply may be made of; None for all.
+        most_positions: that the model has, if it has so many only.
+        shares_prefix: whether arms can be decoded together behind one prefix.
     """
 
     model: Any
     pad_id: int
     eos_ids: frozenset[int]
     allowed: tuple[int, ...] | None = None
+    most_positions: int | None = None
+    shares_prefix: bool = True
+
+    def room(self, prompt: Sequence[int], max_new_tokens: int) -> int:
+        """The longest reply that fits behind a prompt, whose own last token needs no position."""
+        if self.most_positions is None:
+            return max_new_tokens
+        return min(max_new_tokens, self.most_positions - len(prompt) + 1)
+
+    def within(self, position_ids: Int64[Tensor, "batch pos"]) -> Int64[Tensor, "batch pos"]:
+        """Position ids, those of padding and of rows that have ended cut to what there is."""
+        if self.most_positions is None:
+            return position_ids
+        return position_ids.clamp(max=self.most_positions - 1)
 
     def choose(self, logits: Float[Tensor, "rows vocabulary"]) -> Int64[Tensor, " rows"]:
         """The likeliest token of each row, of those allowed.
@@ -85,7 +101,7 @@ def greedy(
     Args:
         decoder: model and special ids.
         prompts: token ids, each of at least one token.
-        max_new_tokens: longest reply.
+        max_new_tokens: longest reply; a shorter one where the model has no more positions.
 
     Raises:
         NonFiniteError: the model's logits hold NaN.
@@ -237,18 +253,20 @@ def _steps(
     ids, mask = pad_left(prompts, decoder.pad_id)
     ids, mask = ids.to(device), mask.to(device)
     eos = torch.tensor(sorted(decoder.eos_ids), dtype=torch.int64, device=device)
-    one_pass = max_new_tokens == 1
+    rooms = [decoder.room(prompt, max_new_tokens) for prompt in prompts]
+    room, longest = torch.tensor(rooms, device=device), max(rooms)
+    one_pass = longest == 1
     if cache is None and not one_pass:
         cache = growing_cache(model.config, _most_positions(prompts, max_new_tokens))
     rows = torch.arange(len(prompts), device=device)
     finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     position_ids = (mask.cumsum(1) - 1).clamp(min=0)
-    for step in range(max_new_tokens):
+    for step in range(longest):
         with around():
             logits = model(
                 input_ids=ids,
                 attention_mask=mask,
-                position_ids=position_ids,
+                position_ids=decoder.within(position_ids),
                 past_key_values=cache,
                 use_cache=not one_pass,
                 logits_to_keep=1,
@@ -258,11 +276,12 @@ def _steps(
         if on_step is not None:
             on_step(rows, ~finished, mask.bool() if step == 0 else None)
         yield rows[~finished], token[~finished]
-        if finished.all() or step + 1 == max_new_tokens:
+        finished = finished | (step + 1 >= room[rows])
+        if finished.all():
             break
         if cache is not None and finished.float().mean() >= LEAVE_BATCH_SHARE:
             stay = (~finished).nonzero()[:, 0]
-            cache.batch_select_indices(stay.cpu())  # whose layers may lie on several devices
+            cache.reorder_cache(stay)  # the one way that layers of every kind keep some rows
             rows, token, mask, position_ids, finished = (
                 tensor[stay] for tensor in (rows, token, mask, position_ids, finished)
             )

@@ -6,8 +6,9 @@ Changes when a site of a block is reached in another way, or a forward pass is l
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from corrsteer.errors import ModelError
 from corrsteer.hook_points import HookPoint
+from corrsteer.lm.conventions import decoder_blocks, mlp_output, steered
 from corrsteer.settings import Positions
 
 Tap = Callable[[Float[Tensor, "batch pos d_model"]], Float[Tensor, "batch pos d_model"] | None]
@@ -28,17 +30,10 @@ def find_blocks(model: nn.Module) -> nn.ModuleList:
     Raises:
         ModelError: no list of as many modules as the configuration has layers.
     """
-    config: Any = model.config
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    n_layers = getattr(config, "num_hidden_layers", None)
-    for name, module in model.named_modules():
-        vision = any(part in name for part in ("vision", "visual", "audio", "encoder."))
-        if isinstance(module, nn.ModuleList) and len(module) == n_layers and not vision:
-            return module
-    raise ModelError(
-        f"no list of {n_layers} transformer blocks in {type(model).__name__}; "
-        "expected a decoder-only model of transformers"
-    )
+    try:
+        return decoder_blocks(model)
+    except LookupError as error:
+        raise ModelError(f"{error}; expected a decoder-only model of transformers") from error
 
 
 @contextmanager
@@ -54,6 +49,7 @@ def tapped(model: nn.Module, taps: Mapping[HookPoint, Tap]) -> Iterator[None]:
     blocks = find_blocks(model)
     drop_capturing_hooks(model)  # or those put there before would run before the taps
     with ExitStack() as stack:
+        stack.enter_context(_as_written(model))
         for hook_point, tap in taps.items():
             if not 0 <= hook_point.layer < len(blocks):
                 raise ModelError(
@@ -68,6 +64,45 @@ def tapped(model: nn.Module, taps: Mapping[HookPoint, Tap]) -> Iterator[None]:
                 handle = module.register_forward_hook(_on_output(tap))
             stack.callback(handle.remove)
         yield
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside what peft, torch.compile or parallel modules put around it.
+
+    Raises:
+        ModelError: a wrapper adds positions, or runs copies, so that nobody knows what is steered.
+    """
+    while True:
+        if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
+            raise ModelError("DataParallel runs copies of the model; steer its .module instead")
+        if getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False):
+            raise ModelError(
+                f"{type(model).__name__} puts learned positions before the prompt, where steering "
+                "was not evaluated; steer a model with a LoRA adapter, or with none"
+            )
+        if callable(getattr(model, "get_base_model", None)):  # peft
+            inner = model.get_base_model()
+        else:
+            inner = getattr(model, "_orig_mod", None) or getattr(model, "module", None)
+        if not isinstance(inner, nn.Module) or inner is model:
+            return model
+        model = inner
+
+
+def _as_written(model: nn.Module) -> AbstractContextManager[object]:
+    """While inside, what torch.compile made of the model is not used: it would not see hooks.
+
+    Raises:
+        ModelError: this version of torch cannot do so.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    if hasattr(torch.compiler, "set_stance"):
+        eager: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+        return eager
+    if any(hasattr(each, "_orig_mod") or each._compiled_call_impl for each in model.modules()):
+        raise ModelError("a compiled model can be steered from torch 2.6 on; give the one inside")
+    return nullcontext()
 
 
 def drop_capturing_hooks(model: nn.Module) -> None:
@@ -95,15 +130,10 @@ def is_hooked(model: nn.Module) -> bool:
 
 
 def _mlp_out(block: nn.Module) -> nn.Module:
-    """The module whose output TransformerLens calls hook_mlp_out.
-
-    Where a norm follows the MLP before its output is added (Gemma 2 and 3), it is that norm.
-    """
-    for name in ("post_feedforward_layernorm", "mlp"):
-        module = getattr(block, name, None)
-        if isinstance(module, nn.Module):
-            return module
-    raise ModelError(f"{type(block).__name__} has no mlp; use SAEs of resid_pre or resid_post")
+    try:
+        return mlp_output(block)
+    except LookupError as error:
+        raise ModelError(f"{error}; use SAEs of resid_pre or resid_post") from error
 
 
 def _on_output(tap: Tap) -> Callable[..., Any]:
@@ -128,54 +158,79 @@ def _on_input(tap: Tap) -> Callable[..., Any]:
 
 
 class Scope:
-    """Which positions of the current forward pass are steered, kept up to date by a hook.
+    """Which positions of the current forward pass are steered, kept up to date by hooks.
 
     Generated positions are the last prompt position and all later ones. Inside the model's own
     `generate` the prompt's length is known, so chunked prefill, assisted decoding and decoding
     without a cache are all exact. Outside it, a pass over one token with a cache is a generated
     position; a pass without a cache that extends the ids of the pass before goes on with that
     prompt; any other pass is a prompt, of which the last unpadded position is steered.
-
-    Attributes:
-        mask: True at the steered positions, or None where all are; [batch, pos].
     """
 
     def __init__(self, positions: Positions):
         self.positions = positions
-        self.mask: Bool[Tensor, "batch pos"] | None = None
         self.prompt_length: int | None = None
+        self._mask: Bool[Tensor, "batch pos"] | None = None
+        self._depth = 0  # of modules within one another whose forward is running
         self._ids: Tensor | None = None
         self._starts: Tensor | None = None
 
+    @property
+    def mask(self) -> Bool[Tensor, "batch pos"] | None:
+        """True at the steered positions, or None where all are.
+
+        Raises:
+            ModelError: the pass did not come by the model.
+        """
+        if not self._depth:
+            raise ModelError(
+                "a block is run outside of its model's forward pass, so that which of its "
+                "positions are steered is not known; call the model itself"
+            )
+        return self._mask
+
     def before_forward(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        """Work out the steered positions of the forward pass about to run."""
+        """Work out the steered positions of the forward pass about to run.
+
+        The outermost module knows most; those within are heard where it was passed over, as by
+        wrappers that call `forward` alone.
+        """
+        self._depth += 1
+        if self._depth > 1:
+            return
         inputs = args[0] if args else kwargs.get("input_ids")
         inputs = kwargs.get("inputs_embeds") if inputs is None else inputs
         batch, length = inputs.shape[:2]
         cache = kwargs.get("past_key_values")
         past = int(cache.get_seq_length()) if cache is not None else 0
-        positions = past + torch.arange(length, device=inputs.device)
-        unpadded = self._unpadded(kwargs.get("attention_mask"), batch, past, length)
+        mask = kwargs.get("attention_mask")
         if self.positions == "all":
-            self.mask = unpadded
+            self._mask = self._unpadded(mask, past, length)
         elif self.prompt_length is not None:
-            self.mask = (positions >= self.prompt_length - 1).expand(batch, length)
+            positions = past + torch.arange(length, device=inputs.device)
+            self._mask = (positions >= self.prompt_length - 1).expand(batch, length)
         elif past and length == 1:
-            self.mask = None
+            self._mask = None
+        elif mask is not None and not _is_flat(mask):
+            raise ModelError(
+                "where prompts end cannot be told by an attention mask that is not "
+                "[batch, positions]; give such a one, or use generate"
+            )
         else:
+            unpadded = self._unpadded(mask, past, length)
             starts = self._prompt_ends(inputs, unpadded)
-            self.mask = torch.arange(length, device=inputs.device) >= starts[:, None]
+            self._mask = torch.arange(length, device=inputs.device) >= starts[:, None]
             if unpadded is not None:
-                self.mask = self.mask & unpadded
+                self._mask = self._mask & unpadded
+
+    def after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
+        """Forget the pass that has run, also if it failed."""
+        self._depth -= 1
 
     @staticmethod
-    def _unpadded(
-        attention_mask: Tensor | None, batch: int, past: int, length: int
-    ) -> Bool[Tensor, "batch pos"] | None:
+    def _unpadded(mask: Any, past: int, length: int) -> Bool[Tensor, "batch pos"] | None:
         """Where the 2-D mask has tokens; None where there is no such mask."""
-        if attention_mask is None or attention_mask.dim() != 2:
-            return None
-        return attention_mask[:, past : past + length].bool()
+        return mask[:, past : past + length].bool() if _is_flat(mask) else None
 
     def _prompt_ends(self, inputs: Tensor, unpadded: Tensor | None) -> Tensor:
         """Position P-1 of every row: that of the pass before, if this pass goes on with it."""
@@ -199,6 +254,10 @@ class Scope:
         return self._starts
 
 
+def _is_flat(mask: Any) -> bool:
+    return isinstance(mask, Tensor) and mask.dim() == 2
+
+
 @contextmanager
 def adding(
     model: nn.Module,
@@ -211,30 +270,53 @@ def adding(
     so the model is bitwise itself.
 
     Args:
-        model: a causal language model of transformers.
+        model: a causal language model of transformers, or a wrapper of one.
         vectors: what to add.
         positions: see `Scope`.
+
+    Raises:
+        ModelError: see `unwrapped`, and `tapped`.
     """
     if not vectors:
         yield
         return
-    scope = Scope(positions)
+    scope, inner = Scope(positions), unwrapped(model)
+    with ExitStack() as stack:
+        stack.enter_context(adding_where(inner, vectors, lambda: scope.mask))
+        for module in _passed_through(inner):
+            before = module.register_forward_pre_hook(scope.before_forward, with_kwargs=True)
+            stack.callback(before.remove)
+            after = module.register_forward_hook(scope.after_forward, always_call=True)
+            stack.callback(after.remove)
+        stack.enter_context(_watching_generate(inner, scope))
+        yield
+
+
+def adding_where(
+    model: nn.Module,
+    vectors: Mapping[HookPoint, Tensor],
+    where: Callable[[], Bool[Tensor, "batch pos"] | None] = lambda: None,
+) -> AbstractContextManager[None]:
+    """While inside, each vector is added at the positions that `where` gives; at all for None.
+
+    Args:
+        model: a causal language model of transformers.
+        vectors: what to add, of a shape that goes with [batch, pos, d_model].
+        where: called in every forward pass.
+    """
 
     def adder(vector: Tensor) -> Tap:
-        def tap(hidden: Tensor) -> Tensor:
-            added = hidden + vector.to(hidden)
-            if scope.mask is None:
-                return added
-            return torch.where(scope.mask[..., None].to(hidden.device), added, hidden)
+        return lambda hidden: steered(hidden, vector, where())
 
-        return tap
+    return tapped(model, {hook: adder(vector) for hook, vector in vectors.items()})
 
-    with ExitStack() as stack:
-        stack.enter_context(tapped(model, {hook: adder(v) for hook, v in vectors.items()}))
-        handle = model.register_forward_pre_hook(scope.before_forward, with_kwargs=True)
-        stack.callback(handle.remove)
-        stack.enter_context(_watching_generate(model, scope))
-        yield
+
+def _passed_through(model: nn.Module) -> list[nn.Module]:
+    """The model, the one inside without the head, and the module that holds the blocks."""
+    blocks = find_blocks(model)
+    holder = next(m for m in model.modules() if any(c is blocks for c in m.children()))
+    found = (model, getattr(model, getattr(model, "base_model_prefix", ""), model), holder)
+    return list(dict.fromkeys(found))
 
 
 @contextmanager

@@ -97,9 +97,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = keys[:, :, :end], values[:, :, :end]
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Int64[Tensor, " rows"]) -> None:
-        """Keep these rows only."""
-        super().batch_select_indices(indices)
+    def reorder_cache(self, beam_idx: Int64[Tensor, " rows"]) -> None:
+        """Keep these rows, in this order."""
+        super().reorder_cache(beam_idx)
         self._reserved = None
 
 

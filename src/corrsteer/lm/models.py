@@ -26,11 +26,12 @@ from corrsteer.errors import CorrSteerError, ModelError, SAEError
 from corrsteer.files import check_weights, expanded, regular
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.chat_template import rendered
+from corrsteer.lm.conventions import end_tokens, opening, prompt_tokens, reply_greedily
 from corrsteer.lm.decoding import Decoder, greedy, length_batches
 from corrsteer.lm.gguf import model_path
 from corrsteer.lm.hooks import find_blocks
 from corrsteer.lm.known_models import KNOWN_MODELS, RAW, check_model_name
-from corrsteer.lm.load_check import TEXTS, residuals_of
+from corrsteer.lm.load_check import TEXTS, TOKENS, check_replies, residuals_of, shares_prefix
 from corrsteer.lm.quiet import quiet_transformers
 from corrsteer.lm.saes import SAEHandle, is_release, local_saes, raw_residuals, released_saes
 from corrsteer.notebook import overview
@@ -49,6 +50,7 @@ class ModelFacts:
     Attributes:
         id, revision, saes, sae_source, hook_shift, prepend_bos: see `LanguageModel`.
         dtype: of the weights, as `float32`.
+        switched_off: see `LanguageModel`; None where it is not loaded yet.
     """
 
     id: str
@@ -58,6 +60,7 @@ class ModelFacts:
     sae_source: str | None
     hook_shift: int
     prepend_bos: bool
+    switched_off: tuple[str, ...] | None = None
 
 
 @dataclass
@@ -73,6 +76,8 @@ class LanguageModel:
         sae_source: release or folder the SAEs came from, or `raw`.
         hook_shift: blocks by which SAEs are read and steered later than they say.
         prepend_bos: whether prompts begin with BOS also where the tokenizer adds none.
+        switched_off: its own generation settings that would have changed greedy replies.
+        shares_prefix: see `Decoder`.
     """
 
     model: Any
@@ -83,6 +88,8 @@ class LanguageModel:
     sae_source: str | None = None
     hook_shift: int = 0
     prepend_bos: bool = False
+    switched_off: tuple[str, ...] = ()
+    shares_prefix: bool = True
 
     @property
     def facts(self) -> ModelFacts:
@@ -95,6 +102,7 @@ class LanguageModel:
             self.sae_source,
             self.hook_shift,
             self.prepend_bos,
+            self.switched_off,
         )
 
     @property
@@ -152,8 +160,7 @@ class LanguageModel:
         Raises:
             ModelError: the tokenizer has neither a padding nor an EOS token.
         """
-        eos = _as_set(getattr(self.model.generation_config, "eos_token_id", None))
-        eos |= _as_set(self.tokenizer.eos_token_id)
+        eos = end_tokens(self.model, self.tokenizer)
         pad = self.tokenizer.pad_token_id
         if pad is None:
             if not eos:
@@ -163,40 +170,100 @@ class LanguageModel:
                 )
             pad = min(eos)
             log.info("%s: no padding token, batches are filled with EOS behind the mask", self.id)
-        return Decoder(self.model, int(pad), frozenset(eos))
+        return Decoder(
+            self.model,
+            int(pad),
+            frozenset(eos),
+            most_positions=self.most_positions,
+            shares_prefix=self.shares_prefix,
+        )
 
     def prompt_ids(self, sample: Sample) -> list[int]:
-        """Token ids of a sample's prompt, with the special tokens that the tokenizer adds.
+        """Token ids of a sample's prompt; special tokens begin it once, and none is put behind it.
 
         BOS comes first, also where the tokenizer adds none, if the SAEs were trained so.
 
         Raises:
-            ModelError: a chat that the model's template does not take whole, or a prompt without
-                tokens.
+            ModelError: a chat that the model's template does not take whole, a prompt without
+                tokens, or one that is too long.
         """
-        if sample.messages is not None:
-            ids = self._chat_ids(sample)
-        else:
-            self._check_length(sample)
-            ids = [int(token) for token in self.tokenizer(sample.prompt)["input_ids"]]
-        bos = self.tokenizer.bos_token_id
-        if bos is not None and ids[:1] != [bos] and self.prepend_bos:
-            ids = [bos, *ids]
+        ids = self._tokens(sample)
         if not ids:
             raise ModelError(
                 f"sample {sample.id!r}: the prompt has no tokens; expected at least one"
             )
-        self._check_within(sample, ids)
+        longest = self.most_positions
+        if longest is not None and len(ids) > longest:
+            raise ModelError(
+                f"sample {sample.id!r}: the prompt has {len(ids)} tokens, and {self.id} takes at "
+                f"most {longest}; shorten it"
+            )
         return ids
 
+    def _tokens(self, sample: Sample) -> list[int]:
+        if sample.messages is not None:
+            text, first = (
+                rendered(self.tokenizer, self.id, sample),
+                [],
+            )  # a template writes special tokens itself
+        else:
+            self._check_length(sample)
+            text, first = sample.prompt, self._opening
+        bos = self.tokenizer.bos_token_id
+        if self.prepend_bos and bos is not None and first[:1] != [bos]:
+            first = [bos, *first]
+        ids = prompt_tokens(self.tokenizer, text, first)
+        known = self._n_embeddings
+        if max(ids, default=0) >= known:
+            raise ModelError(
+                f"sample {sample.id!r}: the tokenizer gives token {max(ids)}, and {self.id} has "
+                f"embeddings of {known} tokens; take the model's own tokenizer"
+            )
+        return ids
+
+    def prompts_of(
+        self, samples: Sequence[Sample], max_new_tokens: int, what: str
+    ) -> list[list[int]]:
+        """Token ids of samples' prompts; says so if replies will be cut to fit behind them.
+
+        Args:
+            samples: in any order.
+            max_new_tokens: longest reply.
+            what: the samples are called.
+
+        Raises:
+            ModelError: see `prompt_ids`.
+        """
+        prompts = [self.prompt_ids(sample) for sample in samples]
+        rooms = [self.decoder.room(ids, max_new_tokens) for ids in prompts]
+        cut = sum(room < max_new_tokens for room in rooms)
+        if cut:
+            log.info(
+                "%s: %d of %d prompts leave room for fewer than %d tokens within the %d positions "
+                "of %s; their replies end there, steered or not",
+                *(what, cut, len(prompts), max_new_tokens, self.most_positions, self.id),
+            )
+        return prompts
+
     @property
-    def _longest_prompt(self) -> int | None:
+    def check_prompts(self) -> list[list[int]]:
+        """Two short prompts, with room for a reply, for what is to be tried on this model."""
+        most = self.most_positions and max(self.most_positions - 2 * TOKENS, 1)
+        return [self._tokens(Sample("check", text))[:most] for text in TEXTS]
+
+    @cached_property
+    def _opening(self) -> list[int]:
+        return opening(self.tokenizer)
+
+    @property
+    def most_positions(self) -> int | None:
+        """How many positions the model was made for; None for any number."""
         longest = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return longest if isinstance(longest, int) else None
 
     def _check_length(self, sample: Sample) -> None:
         """Refuse a text that is too long even if it were of the longest tokens there are."""
-        longest, size = self._longest_prompt, len(sample.prompt)
+        longest, size = self.most_positions, len(sample.prompt)
         if longest is None or size <= 16 * longest:
             return
         widest = max(map(len, self.tokenizer.get_vocab()))
@@ -206,33 +273,15 @@ class LanguageModel:
                 f"most {longest} tokens; shorten it"
             )
 
-    def _check_within(self, sample: Sample, ids: Sequence[int]) -> None:
-        longest, known = self._longest_prompt, self._n_embeddings
-        if longest is not None and len(ids) > longest:
-            raise ModelError(
-                f"sample {sample.id!r}: the prompt has {len(ids)} tokens, and {self.id} takes at "
-                f"most {longest}; shorten it"
-            )
-        if max(ids) >= known:
-            raise ModelError(
-                f"sample {sample.id!r}: the tokenizer gives token {max(ids)}, and {self.id} has "
-                f"embeddings of {known} tokens; take the model's own tokenizer"
-            )
-
     @cached_property
     def _n_embeddings(self) -> int:
         return int(self.model.get_input_embeddings().weight.shape[0])
-
-    def _chat_ids(self, sample: Sample) -> list[int]:
-        text = rendered(self.tokenizer, self.id, sample)
-        # the template writes the special tokens itself
-        return [int(token) for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]]
 
     def own_residuals(
         self, hook_points: Sequence[HookPoint]
     ) -> dict[HookPoint, Float[Tensor, "pos d_model"]]:
         """Residuals of a short prompt, for what is to be tried on residuals of this model."""
-        return residuals_of(self.model, self.prompt_ids(Sample("check", TEXTS[1])), hook_points)
+        return residuals_of(self.model, self.check_prompts[1], hook_points)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of generated tokens, without special ones."""
@@ -249,7 +298,8 @@ class LanguageModel:
             batch_size: prompts run at once.
         """
         prompts = [prompts] if isinstance(prompts, str) else prompts
-        ids = [self.prompt_ids(Sample(str(index), text)) for index, text in enumerate(prompts)]
+        samples = [Sample(str(index), text) for index, text in enumerate(prompts)]
+        ids = self.prompts_of(samples, max_new_tokens, "prompts")
         replies = [""] * len(ids)
         for batch in length_batches([len(prompt) for prompt in ids], batch_size):
             decoded = greedy(self.decoder, [ids[index] for index in batch], max_new_tokens)
@@ -335,7 +385,30 @@ def load_model(
         lm.sae_source = name if known and sae is None else source
         lm.prepend_bos |= any(handle.prepend_bos for handle in lm.saes)
         _tell_if_trained_elsewhere(lm.saes, path)
+    _settle(lm)
     return lm
+
+
+def _settle(lm: LanguageModel) -> None:
+    """Switch off what would change greedy replies, and hold decoding to the model's own.
+
+    Raises:
+        ModelError: see `check_replies`.
+    """
+    lm.switched_off = tuple(reply_greedily(lm.model, lm.tokenizer))
+    if lm.switched_off:
+        log.info(
+            "%s: its generation settings %s change greedy replies and are off here",
+            *(lm.id, ", ".join(lm.switched_off)),
+        )
+    check_replies(lm.decoder, lm.check_prompts, lm.id)
+    lm.shares_prefix = shares_prefix(lm.decoder, lm.check_prompts)
+    del lm.decoder  # which did not know yet
+    if not lm.shares_prefix:
+        log.info(
+            "%s: %s cannot decode several arms behind one prefix; they run one by one",
+            *(lm.id, type(lm.model).__name__),
+        )
 
 
 def _tell_if_trained_elsewhere(saes: Sequence[SAEHandle], model: str) -> None:
@@ -525,9 +598,3 @@ def _dtype(dtype: str | None, device: torch.device) -> torch.dtype:
 
 def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _as_set(value: int | Sequence[int] | None) -> set[int]:
-    if value is None:
-        return set()
-    return {value} if isinstance(value, int) else set(value)

@@ -13,7 +13,7 @@ Changes when arms share more, or masks are laid out otherwise.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,15 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from corrsteer.hook_points import HookPoint
-from corrsteer.lm.decoding import LEAVE_BATCH_SHARE, Decoder, Prefix, greedy_with_prefix, pad_left
-from corrsteer.lm.hooks import tapped
+from corrsteer.lm.decoding import (
+    LEAVE_BATCH_SHARE,
+    Decoder,
+    Prefix,
+    greedy,
+    greedy_with_prefix,
+    pad_left,
+)
+from corrsteer.lm.hooks import adding, adding_where
 
 Vectors = Mapping[HookPoint, Float[Tensor, " d_model"]]
 """What one arm adds, and where."""
@@ -72,13 +79,16 @@ class _Blocks:
     ) -> _Blocks:
         """Those of a batch, on the model's device."""
         device = decoder.model.get_input_embeddings().weight.device
-        blocks = [[p[-1], *d][:max_new_tokens] for p, d in zip(prompts, drafts, strict=True)]
+        blocks = [
+            [p[-1], *d][: decoder.room(p, max_new_tokens)]
+            for p, d in zip(prompts, drafts, strict=True)
+        ]
         queries = max(len(block) for block in blocks)
         ids = torch.tensor([b + [decoder.pad_id] * (queries - len(b)) for b in blocks])
         within = torch.arange(queries)
         needed = within < torch.tensor([len(b) for b in blocks])[:, None]
         positions = torch.tensor([len(prompt) - 1 for prompt in prompts])[:, None] + within
-        return cls(ids.to(device), needed.to(device), positions.to(device))
+        return cls(ids.to(device), needed.to(device), decoder.within(positions).to(device))
 
     def first(self, queries: int) -> _Blocks:
         """The beginning of every block."""
@@ -136,11 +146,20 @@ def decode_arms(
     Raises:
         NonFiniteError: the model's logits hold NaN.
     """
+    if not decoder.shares_prefix:
+        return [_alone(decoder, prompts, arm, max_new_tokens) for arm in arms]
     if max_new_tokens > 1 and arms and not arms[0] and not any(drafts):
         drafts, prefix = greedy_with_prefix(decoder, prompts, max_new_tokens)
         others = _decode_arms(decoder, prompts, drafts, arms[1:], max_new_tokens, prefix)
         return [drafts, *others]
     return _decode_arms(decoder, prompts, drafts, arms, max_new_tokens, None)
+
+
+def _alone(
+    decoder: Decoder, prompts: Sequence[Sequence[int]], arm: Vectors, max_new_tokens: int
+) -> list[list[int]]:
+    with adding(decoder.model, arm):
+        return greedy(decoder, prompts, max_new_tokens)
 
 
 @torch.inference_mode()
@@ -154,6 +173,7 @@ def _decode_arms(
 ) -> list[list[list[int]]]:
     blocks = _Blocks.of(decoder, prompts, drafts, max_new_tokens)
     prefix = _prefix_pass(decoder, prompts) if prefix is None else prefix
+    rooms = [decoder.room(prompt, max_new_tokens) for prompt in prompts]
     replies: list[list[list[int]]] = [[[] for _ in prompts] for _ in arms]
     waiting: list[_Open] = []
     left = list(range(len(arms)))
@@ -167,8 +187,8 @@ def _decode_arms(
             rows = []
             for place, (arm, of_arm) in enumerate(zip(group, tokens.tolist(), strict=True)):
                 found = [
-                    _accept(choices, draft, decoder.eos_ids, max_new_tokens)
-                    for choices, draft in zip(of_arm, drafts, strict=True)
+                    _accept(choices, draft, decoder.eos_ids, room)
+                    for choices, draft, room in zip(of_arm, drafts, rooms, strict=True)
                 ]
                 if stage is not blocks and _mostly_agree(found, drafts):
                     left.append(arm)
@@ -182,11 +202,11 @@ def _decode_arms(
             most = OPEN_BATCHES * len(prompts)
             for piece in (rows[start : start + most] for start in range(0, len(rows), most)):
                 if sum(len(each.rows) for each in waiting) + len(piece) > most:
-                    _go_on(decoder, waiting, arms, max_new_tokens)
+                    _go_on(decoder, waiting, arms, rooms)
                 waiting.append(_opened(cache, prefix, stage, piece))
             del cache
         if waiting:  # of one width
-            _go_on(decoder, waiting, arms, max_new_tokens)
+            _go_on(decoder, waiting, arms, rooms)
     return replies
 
 
@@ -258,7 +278,8 @@ def _arms_pass(
     key_positions = torch.cat([_positions_of(prefix.unpadded), positions], 1)
     allowed = _branch_mask(prefix.unpadded, len(arms), queries)
     cache = cache_of(prefix.keys, prefix.values)
-    with tapped(model, _block_taps(arms, queries)):
+    added = {hook: each.repeat_interleave(queries, 0) for hook, each in _stacked(arms).items()}
+    with adding_where(model, added):
         hidden = _base_model(model)(
             input_ids=blocks.ids.repeat(1, len(arms)),
             attention_mask=_masks(model, allowed, positions, key_positions),
@@ -287,16 +308,10 @@ def _branch_mask(
     return torch.cat([before, blocks.expand(len(unpadded), -1, -1)], 2)
 
 
-def _block_taps(
-    arms: Sequence[Vectors], queries: int
-) -> dict[HookPoint, Callable[[Tensor], Tensor]]:
-    """Taps that add each arm's vector over its block of positions."""
-
-    def tap_of(hook: HookPoint) -> Callable[[Tensor], Tensor]:
-        stacked = _stack(arms, hook)
-        return lambda hidden: hidden + stacked.to(hidden).repeat_interleave(queries, 0)
-
-    return {hook: tap_of(hook) for hook in dict.fromkeys(h for arm in arms for h in arm)}
+def _stacked(arms: Sequence[Vectors]) -> dict[HookPoint, Float[Tensor, "arms d_model"]]:
+    """All arms' vectors at each hook point; zeros where an arm has none there."""
+    hooks = dict.fromkeys(hook for arm in arms for hook in arm)
+    return {hook: _stack(arms, hook) for hook in hooks}
 
 
 def _stack(arms: Sequence[Vectors], hook: HookPoint) -> Float[Tensor, "arms d_model"]:
@@ -331,6 +346,35 @@ def _masks(model: Any, allowed: Tensor, query_positions: Tensor, key_positions: 
     if types is None or set(types) == {"sliding_attention"}:
         return sliding
     return {"full_attention": full, "sliding_attention": sliding}
+
+
+@torch.inference_mode()
+def heeds_masks_alone(decoder: Decoder, prompt: Sequence[int]) -> bool:
+    """Whether positions are related by masks and position ids, and by nothing else.
+
+    Then a prompt laid out from its end to its beginning has the same hidden states. Where the
+    order of keys counts (ALiBi, convolutions, causal masks of the model's own) it does not, and an
+    arm behind another arm would be computed wrongly.
+    """
+    model: Any = decoder.model
+    device = model.get_input_embeddings().weight.device
+    ids = torch.tensor([list(prompt)], device=device)
+    positions = torch.arange(len(prompt), device=device)[None]
+    allowed = torch.ones(1, len(prompt), len(prompt), dtype=torch.bool, device=device).tril()
+
+    def hidden(order: Int64[Tensor, " pos"]) -> Float[Tensor, "batch pos d_model"]:
+        at = positions[:, order]
+        states: Tensor = _base_model(model)(
+            input_ids=ids[:, order],
+            attention_mask=_masks(model, allowed[:, order][:, :, order], at, at),
+            position_ids=at,
+            use_cache=False,
+        ).last_hidden_state
+        return states[:, order].float()
+
+    forwards, backwards = hidden(positions[0]), hidden(positions[0].flip(0))
+    off = (forwards - backwards).norm() / forwards.norm()
+    return bool(off <= math.sqrt(torch.finfo(model.dtype).eps))
 
 
 def _base_model(model: Any) -> Any:
@@ -385,7 +429,7 @@ def _gathered(states: Tensor, prompts: Tensor, index: Tensor) -> Tensor:
 
 
 def _go_on(
-    decoder: Decoder, waiting: list[_Open], arms: Sequence[Vectors], max_new_tokens: int
+    decoder: Decoder, waiting: list[_Open], arms: Sequence[Vectors], rooms: Sequence[int]
 ) -> None:
     """Decode the replies that left their draft to their end, appending to them."""
     from corrsteer.lm.kv_cache import cache_of
@@ -403,20 +447,19 @@ def _go_on(
     cache = cache_of(keys, values)
     del keys, values
     arm_of = torch.tensor([row.arm for row in rows], device=device)
-    hooks = dict.fromkeys(hook for arm in arms for hook in arm)
-    stacked = {hook: _stack(arms, hook).to(device) for hook in hooks}
+    stacked = {hook: each.to(device) for hook, each in _stacked(arms).items()}
     current = positions.masked_fill(~seen, 0).amax(1, keepdim=True) + 1
     going = [True] * len(rows)
     while any(going):
         tokens = torch.tensor([[row.reply[-1]] for row in rows], device=device)
         seen = torch.cat([seen, seen.new_ones(len(rows), 1)], 1)
         positions = torch.cat([positions, current], 1)
-        taps = {hook: _row_tap(vectors[arm_of]) for hook, vectors in stacked.items()}
-        with tapped(model, taps):
+        added = {hook: each[arm_of, None] for hook, each in stacked.items()}
+        with adding_where(model, added):
             hidden = _base_model(model)(
                 input_ids=tokens,
                 attention_mask=_masks(model, seen[:, None, :], current, positions),
-                position_ids=current,
+                position_ids=decoder.within(current),
                 past_key_values=cache,
                 use_cache=True,
             ).last_hidden_state[:, -1]
@@ -424,7 +467,8 @@ def _go_on(
         for index, token in enumerate(_greedy_tokens(decoder, hidden).tolist()):
             if going[index] and token not in decoder.eos_ids:
                 rows[index].reply.append(token)
-            going[index] &= token not in decoder.eos_ids and len(rows[index].reply) < max_new_tokens
+            room = rooms[rows[index].prompt]
+            going[index] &= token not in decoder.eos_ids and len(rows[index].reply) < room
         stay = [index for index, goes in enumerate(going) if goes]
         if stay and len(stay) <= (1 - LEAVE_BATCH_SHARE) * len(rows):
             keep = torch.tensor(stay, device=device)
@@ -432,8 +476,4 @@ def _go_on(
             arm_of, seen, positions, current = (
                 tensor[keep] for tensor in (arm_of, seen, positions, current)
             )
-            cache.batch_select_indices(keep.cpu())
-
-
-def _row_tap(vectors: Float[Tensor, "rows d_model"]) -> Callable[[Tensor], Tensor]:
-    return lambda hidden: hidden + vectors.to(hidden)[:, None]
+            cache.reorder_cache(keep)

@@ -132,7 +132,8 @@ class ArmRunner:
 
     @cached_property
     def _prompts(self) -> list[list[int]]:
-        return [self.lm.prompt_ids(sample) for sample in self.samples]
+        what = f"{self.task.name} {self._split}"
+        return self.lm.prompts_of(self.samples, self.task.max_new_tokens, what)
 
     @cached_property
     def _drafts(self) -> list[list[int]]:

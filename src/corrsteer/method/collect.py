@@ -84,7 +84,8 @@ def collect(
     """
     if not samples:
         raise DataError(f"the fit split of {task.name} is empty; give it rows")
-    pairs = [(sample, lm.prompt_ids(sample)) for sample in samples]
+    prompts = lm.prompts_of(samples, task.max_new_tokens, f"{task.name} fit")
+    pairs = list(zip(samples, prompts, strict=True))
     batches = length_batches([len(ids) for _, ids in pairs], settings.batch_size)
     units = execution.units_of([[pairs[index] for index in batch] for batch in batches])
     groups = group_labels([*{s.id: s for s in (*task.fit, *samples)}.values()])

@@ -54,6 +54,7 @@ def provenance_of(
         guards=tuple(guard.name for guard in guards),
         task_options=task.options,
         prepend_bos=model.prepend_bos,
+        switched_off=model.switched_off or (),
         versions=library_versions(),
         content=Content(
             dtype=model.dtype,

@@ -88,11 +88,12 @@ class Identity:
     def document(self) -> dict[str, Any]:
         """All that is compared, as JSON; what is not known is left out.
 
-        Versions of libraries are not: they tell what made a finished run, not what it is.
+        Versions of libraries are not: they tell what made a finished run, not what it is. Nor are
+        generation settings, which are of the model's files.
         """
         made = dataclasses.asdict(self.provenance)
         content, options, sae_ids = (made.pop(n) for n in ("content", "task_options", "sae_ids"))
-        del made["versions"]
+        del made["versions"], made["switched_off"]
         named = {
             "dtype": content["dtype"],
             "files": content["model"],

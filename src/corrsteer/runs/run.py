@@ -53,6 +53,7 @@ class Provenance:
         task_options: how the task was asked for.
         prepend_bos: whether prompts began with BOS also where the tokenizer adds none.
         content: what these names stood for.
+        switched_off: generation settings of the model that would have changed greedy replies.
     """
 
     model: str
@@ -68,6 +69,7 @@ class Provenance:
     task_options: TaskOptions = field(default_factory=TaskOptions)
     prepend_bos: bool = False
     content: Content = field(default_factory=Content)
+    switched_off: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ class Run:
             "strategy": chosen.strategy if chosen else self.settings.strategy,
             "corrsteer": self.provenance.versions.get("corrsteer", ""),
             "evidence": json.dumps(finite(evidence)),
+            **({"prepend_bos": "yes"} if self.provenance.prepend_bos else {}),
         }
         return replace(self.steering, metadata={**self.steering.metadata, **about})
 

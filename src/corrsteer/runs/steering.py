@@ -24,7 +24,7 @@ from corrsteer.errors import ArtifactError, CorrSteerError, ModelError
 from corrsteer.features import FEATURE_COLUMNS, FEATURES, Feature, feature_rows
 from corrsteer.files import expanded, write_whole
 from corrsteer.hook_points import HookPoint
-from corrsteer.lm.hooks import adding, find_blocks
+from corrsteer.lm.hooks import adding, find_blocks, unwrapped
 from corrsteer.lm.known_models import KNOWN_MODELS, hub_id
 from corrsteer.lm.models import LanguageModel
 from corrsteer.notebook import overview
@@ -270,7 +270,8 @@ def steer(
     """While inside, the model is steered; on leaving, also by an exception, it is itself again.
 
     Args:
-        lm: a `LanguageModel`, or a bare causal language model of transformers.
+        lm: a `LanguageModel`, a bare causal language model of transformers, or one inside the
+            wrappers of peft, accelerate, torch.compile or parallel modules.
         steering: what to add.
         strength: the steering's own if None; 0 leaves the model bitwise as it is.
         force: steer a model that the steering was not made for, if its width and layers fit.
@@ -295,7 +296,7 @@ def check_fit(lm: LanguageModel | Any, steering: Steering, force: bool = False) 
     Raises:
         ModelError: it does not fit.
     """
-    model = lm.model if isinstance(lm, LanguageModel) else lm
+    model = unwrapped(lm.model if isinstance(lm, LanguageModel) else lm)
     d_model = int(model.config.get_text_config().hidden_size)
     n_layers = len(find_blocks(model))
     for hook_point, vector in steering.vectors.items():
@@ -319,7 +320,8 @@ def mismatch(lm: LanguageModel | Any, steering: Steering) -> str | None:
     if isinstance(lm, LanguageModel):
         config, name, revision = lm.model.config, lm.id, lm.revision
     else:
-        config, name = lm.config, lm.config.name_or_path
+        config = unwrapped(lm).config
+        name = config.name_or_path
         revision = getattr(config, "_commit_hash", None)
     made_for, given = canonical_name(steering.model), canonical_name(name)
     kind, given_kind = steering.metadata.get("model_type"), config.get_text_config().model_type

@@ -11,6 +11,7 @@ try:
     from lm_eval.models.hf_steered import SteeredModel
 
     from corrsteer.export.lm_eval_model import CorrSteerLM
+    from corrsteer.lm.conventions import reply_greedily
 except ModuleNotFoundError as error:
     sys.stderr.write(f"{error}\n")
     sys.exit(3)
@@ -28,6 +29,7 @@ def main(request_path: str, out: str) -> None:
     )
     arrays = {"version": np.array(f"lm-eval {version('lm-eval')}")}
     for check, lm in enumerate(models):
+        reply_greedily(lm.model, lm.tokenizer)  # the harness's own class keeps what the model says
         for index, prompt in enumerate(request["prompts"]):
             said = lm._model_generate(
                 context=torch.tensor([prompt]),

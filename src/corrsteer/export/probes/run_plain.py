@@ -23,6 +23,8 @@ def main(request_path: str, out: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         request["model"], dtype=torch.float32, use_safetensors=True
     )
+    steer.reply_greedily(model)
+    model.generation_config.eos_token_id = request["eos"] or None
     steer.steer(model, str(Path(request["file"]) / "steering.safetensors"))
     arrays = {"version": np.array(f"transformers {transformers.__version__}")}
     for index, prompt in enumerate(request["prompts"]):

@@ -1,10 +1,12 @@
 """The model card of a shared steering, and the script beside it.
 
-Changes when a card says more. `steer.py` is copied as it is; nothing here runs it.
+Changes when a card says more. `steer.py` is copied, with what it imports of ours written out;
+nothing here runs it.
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from corrsteer.errors import ArtifactError
 from corrsteer.json_text import visible
+from corrsteer.lm import conventions
 from corrsteer.stats.metrics import Accuracy, Delta, SideEffects
 
 SCRIPT = "steer.py"
@@ -65,7 +68,10 @@ _EVIDENCE = TypeAdapter(_Evidence | None)
 
 def script() -> bytes:
     """A script that steers with nothing but transformers and safetensors."""
-    return Path(__file__).with_name(SCRIPT).read_bytes()
+    own = Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8")
+    *_, shared = inspect.getsource(conventions).partition("import annotations\n\n")
+    before, _, after = own.partition("from corrsteer.lm.conventions import")
+    return (before + shared + after.partition(")\n")[2]).encode()
 
 
 def facts(

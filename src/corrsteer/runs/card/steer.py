@@ -1,48 +1,78 @@
 """Steer a model with nothing but transformers and safetensors: python steer.py MODEL PROMPT."""
 
+from __future__ import annotations
+
 import sys
 
 import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from corrsteer.lm.conventions import (  # written out where this script is shared
+    decoder_blocks,
+    end_tokens,
+    mlp_output,
+    opening,
+    prompt_tokens,
+    reply_greedily,
+    steered,
+)
+
 
 def steer(model, path="steering.safetensors", strength=None):
     """Hooks that steer `model.generate`; call remove() on each of them to stop it.
 
-    Batches must be padded on the left, and generate must use its cache, as it does by default.
+    Batches must be padded on the left, and generate must use its cache, as it does by default. The
+    steering was evaluated on greedy replies: see `reply_greedily`.
     """
     with safe_open(path, "pt") as file:
         about = file.metadata()
         vectors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     strength = float(about["strength"]) if strength is None else strength
-    where = slice(None) if about["scope"] == "all" else slice(-1, None)
-    depth = model.config.get_text_config().num_hidden_layers
-    lists = (m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
-    blocks = next(m for m in lists if len(m) == depth)
+    blocks = decoder_blocks(model)
 
     def hook(name, vector):
-        def add(module, args, output):
-            hidden = output[0] if isinstance(output, tuple) else output
-            hidden[:, where] += (strength * vector).to(hidden)
+        def added(hidden):
+            where = torch.zeros(hidden.shape[:2], dtype=torch.bool)
+            where[:, 0 if about["scope"] == "all" else -1 :] = True
+            return steered(hidden, strength * vector, where)
 
-        def add_before(module, args, kwargs):
-            add(module, args, args[0] if args else kwargs["hidden_states"])
+        def after(module, args, output):
+            return (added(output[0]), *output[1:]) if isinstance(output, tuple) else added(output)
+
+        def before(module, args, kwargs):
+            if args:
+                return (added(args[0]), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": added(kwargs["hidden_states"])}
 
         _, layer, site = name.split(".")
         block = blocks[int(layer)]
         if site == "hook_resid_pre":
-            return block.register_forward_pre_hook(add_before, with_kwargs=True)
-        norm = getattr(block, "post_feedforward_layernorm", block.mlp)
-        return (block if site == "hook_resid_post" else norm).register_forward_hook(add)
+            return block.register_forward_pre_hook(before, with_kwargs=True)
+        return (block if site == "hook_resid_post" else mlp_output(block)).register_forward_hook(
+            after
+        )
 
     return [hook(name, vector) for name, vector in vectors.items()]
 
 
+def main(name, prompt, path="steering.safetensors"):
+    """Write the steered greedy reply."""
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    model = AutoModelForCausalLM.from_pretrained(name, use_safetensors=True)
+    steer(model, path)
+    for setting in reply_greedily(model, tokenizer):
+        sys.stderr.write(f"{setting} changes greedy replies, and is off\n")
+    with safe_open(path, "pt") as file:
+        bos = [tokenizer.bos_token_id] if "prepend_bos" in file.metadata() else []
+    first = opening(tokenizer)
+    first = first if first[:1] == bos else [*bos, *first]
+    ids = torch.tensor([prompt_tokens(tokenizer, prompt, first)])
+    mask = torch.ones_like(ids)
+    said = model.generate(ids, attention_mask=mask, max_new_tokens=64, do_sample=False)[0]
+    reply = [token for token in said[ids.shape[1] :].tolist() if token not in end_tokens(model)]
+    sys.stdout.write(tokenizer.decode(reply, skip_special_tokens=True) + "\n")
+
+
 if __name__ == "__main__":
-    tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-    model = AutoModelForCausalLM.from_pretrained(sys.argv[1], use_safetensors=True)
-    steer(model)
-    inputs = tokenizer(sys.argv[2], return_tensors="pt")
-    reply = model.generate(**inputs, max_new_tokens=64, do_sample=False)[0]
-    sys.stdout.write(tokenizer.decode(reply[inputs["input_ids"].shape[1] :]) + "\n")
+    main(*sys.argv[1:])
