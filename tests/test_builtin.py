@@ -10,7 +10,7 @@ import torch
 import corrsteer as cs
 from corrsteer.lm.hooks import adding
 from corrsteer.method.arms import ArmRunner
-from corrsteer.runs.steering import steer
+from corrsteer.runs.steer import steer
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from corrsteer.lm.decoding import greedy
 from corrsteer.lm.hooks import adding
 from corrsteer.lm.shared_prefix import decode_arms
 from corrsteer.runs import card
-from corrsteer.runs.steering import Steering, steer
+from corrsteer.runs.steer import steer
+from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
 
 PAD, BOS, EOS, UNK = range(4)

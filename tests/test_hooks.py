@@ -11,7 +11,8 @@ from corrsteer.errors import ModelError
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.decoding import pad_left
 from corrsteer.lm.hooks import adding, drop_capturing_hooks, find_blocks, tapped
-from corrsteer.runs.steering import Steering, steer
+from corrsteer.runs.steer import steer
+from corrsteer.runs.steering import Steering
 
 PROMPTS = [[1, 10, 11, 12, 13], [1, 20, 21], [1, 30, 31, 32]]
 

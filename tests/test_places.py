@@ -12,7 +12,8 @@ from corrsteer.hook_points import HookPoint
 from corrsteer.lm.load_check import _Listening
 from corrsteer.lm.shared_prefix import decode_arms
 from corrsteer.runs import card
-from corrsteer.runs.steering import Steering, steer
+from corrsteer.runs.steer import steer
+from corrsteer.runs.steering import Steering
 
 NEW = 4
 SITES = {

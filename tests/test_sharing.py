@@ -24,7 +24,8 @@ from corrsteer.hook_points import HookPoint
 from corrsteer.lm import models
 from corrsteer.runs.folder import load_run
 from corrsteer.runs.records import as_json
-from corrsteer.runs.steering import Steering, mismatch, steer
+from corrsteer.runs.steer import mismatch, steer
+from corrsteer.runs.steering import Steering
 
 FILES = ["README.md", "config.json", "steer.py", "steering.safetensors"]
 SITES = ("blocks.0.hook_resid_pre", "blocks.1.hook_mlp_out", "blocks.2.hook_resid_post")

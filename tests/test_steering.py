@@ -5,7 +5,8 @@ from safetensors.torch import save_file
 from corrsteer.errors import ArtifactError, ModelError, SettingsError
 from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint
-from corrsteer.runs.steering import Steering, combine, steer
+from corrsteer.runs.steer import steer
+from corrsteer.runs.steering import Steering, combine
 
 AT = HookPoint(1, "resid_post")
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from corrsteer.runs.evaluation import Evaluation as Evaluation
     from corrsteer.runs.folder import load_run as load_run
     from corrsteer.runs.run import Run as Run
+    from corrsteer.runs.steer import steer as steer
     from corrsteer.runs.steering import Steering as Steering
-    from corrsteer.runs.steering import steer as steer
     from corrsteer.samples import Sample as Sample
     from corrsteer.scoring.base import Score as Score
     from corrsteer.scoring.registry import load_scorer as load_scorer
@@ -45,7 +45,7 @@ _HOME = {
     "load_run": "runs.folder",
     "load_scorer": "scoring.registry",
     "load_task": "tasks",
-    "steer": "runs.steering",
+    "steer": "runs.steer",
 }
 __all__ = sorted(_HOME)  # noqa: PLE0605
 __version__ = "0.1.0"

@@ -22,7 +22,8 @@ from corrsteer.lm.known_models import RAW
 from corrsteer.lm.models import LanguageModel, load_model
 from corrsteer.method.provenance import check_own_model
 from corrsteer.runs.run import Run
-from corrsteer.runs.steering import Steering, check_fit
+from corrsteer.runs.steer import check_fit
+from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
 
 SETTLE = 0.12

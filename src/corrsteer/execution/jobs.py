@@ -16,7 +16,8 @@ from corrsteer.execution.units import Halving, fingerprint
 from corrsteer.lm.decoding import greedy
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.shared_prefix import Vectors, decode_arms
-from corrsteer.runs.steering import Steering, steer
+from corrsteer.runs.steer import steer
+from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import Scorer, score_batch
 

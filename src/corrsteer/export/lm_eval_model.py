@@ -22,7 +22,9 @@ from corrsteer.errors import ConsumerError
 from corrsteer.lm.conventions import opening, prompt_tokens, reply_greedily
 from corrsteer.lm.decoding import pad_left
 from corrsteer.lm.hooks import adding, adding_where
-from corrsteer.runs.steering import Steering, canonical_name, check_fit
+from corrsteer.lm.known_models import canonical_name
+from corrsteer.runs.steer import check_fit
+from corrsteer.runs.steering import Steering
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from corrsteer.errors import ConsumerError
 from corrsteer.export import Consumer, render, write
 from corrsteer.files import expanded
+from corrsteer.lm.known_models import canonical_name
 from corrsteer.lm.models import LanguageModel
-from corrsteer.runs.steering import Steering, canonical_name, steer
+from corrsteer.runs.steer import steer
+from corrsteer.runs.steering import Steering
 from corrsteer.settings import Positions
 
 TOLERANCES = {"gemma2": 2e-3, "gemma3_text": 2e-3}

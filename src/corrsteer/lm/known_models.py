@@ -133,6 +133,11 @@ def hub_id(name: str) -> str | None:
     return full if _HUB_ID.fullmatch(full) and not os.path.isdir(full) else None  # noqa: PTH112
 
 
+def canonical_name(name: str) -> str:
+    """The hub id or folder that a known name stands for; any other name as it is."""
+    return KNOWN_MODELS[name].path if name in KNOWN_MODELS else name
+
+
 def model_folder(name: str) -> Path | None:
     """The folder of a model that is known by name or given as one; None for one of the hub."""
     path = Path(KNOWN_MODELS[name].path if name in KNOWN_MODELS else name)

@@ -21,7 +21,8 @@ from corrsteer.lm.decoding import length_batches
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.shared_prefix import Vectors
 from corrsteer.runs.comparison import Comparison, PairedOutcomes, Responses, outcomes_of
-from corrsteer.runs.steering import Steering, check_fit
+from corrsteer.runs.steer import check_fit
+from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample, group_ids
 from corrsteer.scoring.base import Score
 from corrsteer.tasks import Task

@@ -12,7 +12,8 @@ from corrsteer.lm.models import LanguageModel
 from corrsteer.method.arms import ArmRunner, RunnerKeywords
 from corrsteer.runs.comparison import Responses, compare
 from corrsteer.runs.evaluation import Evaluation, Prediction
-from corrsteer.runs.steering import Steering, mismatch
+from corrsteer.runs.steer import mismatch
+from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
 from corrsteer.stats import metrics
 from corrsteer.tasks import Task

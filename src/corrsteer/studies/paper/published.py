@@ -11,8 +11,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from corrsteer.lm.known_models import canonical_name
 from corrsteer.runs.run import Run
-from corrsteer.runs.steering import canonical_name
 
 
 @cache
