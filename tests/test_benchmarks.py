@@ -492,7 +492,7 @@ def test_no_rows_at_all_are_refused():
         ("mmlu", {"choices": "A, B"}, "choices is 'A, B'"),
         ("xstest", {"label": "harmful"}, "label is 'harmful'; expected safe or unsafe"),
         ("gsm8k", {"answer": "It is 72."}, "expected a number after ####"),
-        ("gsm8k", {"answer": "#### many"}, "expected a number after ####"),
+        ("gsm8k", {"answer": "#### many"}, "'many' is not one number"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_with_its_row(

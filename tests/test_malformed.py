@@ -1007,7 +1007,7 @@ def test_nan_from_the_model_in_one_sample_is_refused(train, here, model, letters
     rows = [json.dumps({"prompt": f"say {i}", "split": "fit"}) for i in range(20)]
     rows += [json.dumps({"prompt": "say Z", "split": "fit"})]
     for split in ("select", "test"):
-        rows += [json.dumps({"prompt": f"ask {i}", "split": split}) for i in range(9)]
+        rows += [json.dumps({"prompt": f"{split} {i}", "split": split}) for i in range(9)]
     letters.write_text("\n".join(rows))
     refused(train(model=model), here, "NaN", "--dtype float32")
 

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, runtime_checkable
 
+ON_TERMINAL = {"on_terminal": True}
+"""Given as `extra` to a logger: of use to who watches, and else to be read in the result."""
+
 Advance = Callable[[int], None]
 """Told how many samples have been done since the last call."""
 

@@ -275,13 +275,14 @@ def new_folder(task: Task) -> Path:
 def quietly() -> Iterator[None]:
     """Keeps other libraries' warnings out of the terminal; ours are plain lines on stderr.
 
-    Within itself it does nothing.
+    What is for watchers alone is told on a terminal alone. Within itself it does nothing.
     """
     if any(isinstance(each.formatter, OneLine) for each in logging.getLogger("corrsteer").handlers):
         yield
         return
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine())
+    handler.addFilter(lambda told: sys.stderr.isatty() or not hasattr(told, "on_terminal"))
     logger = logging.getLogger("corrsteer")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

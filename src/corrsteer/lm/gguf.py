@@ -96,7 +96,9 @@ def _convert(file: Path, folder: Path) -> None:
     place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     try:
         tokenizer = AutoTokenizer.from_pretrained(**place)
-        model = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(
+            **place, dtype=torch.float32, use_safetensors=True
+        )
     except Exception as error:  # many kinds, for files of many makers
         reason = " ".join(str(error).split())[:300]
         raise ModelError(

@@ -249,7 +249,8 @@ class LanguageModel:
     def check_prompts(self) -> list[list[int]]:
         """Two short prompts, with room for a reply, for what is to be tried on this model."""
         most = self.most_positions and max(self.most_positions - 2 * TOKENS, 1)
-        return [self._tokens(Sample("check", text))[:most] for text in TEXTS]
+        some = [index % self._n_embeddings for index in range(len(TEXTS))]
+        return [(self._tokens(Sample("check", text)) or some)[:most] for text in TEXTS]
 
     @cached_property
     def _opening(self) -> list[int]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from corrsteer.execution.units import Execution
 from corrsteer.lm.models import LanguageModel
 from corrsteer.method.arms import ArmRunner, limited, runners_of
+from corrsteer.progress import ON_TERMINAL
 from corrsteer.samples import Sample, group_ids
 from corrsteer.settings import FitSettings
 from corrsteer.stats.metrics import Labels
@@ -141,6 +142,7 @@ class SelectSplit:
                 "can be recommended; give more, or take fit samples by a larger --least-select",
                 self.runner.task.name,
                 n,
+                extra=ON_TERMINAL,
             )
             return
         found = detectable_gain(n, settings.power, alpha=settings.alpha)
@@ -156,6 +158,7 @@ class SelectSplit:
             n,
             100 * least,
             often,
+            extra=ON_TERMINAL,
         )
 
     @classmethod

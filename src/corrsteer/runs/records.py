@@ -291,7 +291,7 @@ class TuningDocument:
 
 Document = RunDocument | EvaluationDocument | TuningDocument
 
-_OUTCOME_KEYS = ("baseline", "steered", "delta", "side_effects", "controls")
+_OUTCOME_KEYS = ("baseline", "steered", "delta", "side_effects", "unread", "controls")
 
 
 def as_json(document: Document) -> dict[str, Any]:
