@@ -1,6 +1,7 @@
 """The benchmarks, over data sets laid out offline and, where they are at hand, over real rows."""
 
 import json
+import random
 import math
 import os
 import subprocess
@@ -632,9 +633,10 @@ def test_real_rows_make_whole_samples(real_tasks, name):
 @pytest.mark.parametrize("name", ["mmlu", "mmlu-pro", "bbq-ambig", "bbq-disambig", "gsm8k"])
 def test_real_reference_replies_are_right(real_tasks, name):
     task = real_tasks[name]
+    rows = everything(task)
     wrong = [
         sample.id
-        for sample in everything(task)
+        for sample in random.sample(rows, min(len(rows), 4000))
         if score(task.scorer, task.reference(sample), sample).outcome != 1
     ]
     assert wrong == []

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from corrsteer.cli import main
 
-SECONDS = 10
+SECONDS = 60
 DEEP = 100_000
 HOOK = "blocks.1.hook_resid_post"
 JSON_FILES = ("run.json", "features.json", "evaluation.json")
