@@ -1,9 +1,9 @@
 """The benchmarks, over data sets laid out offline and, where they are at hand, over real rows."""
 
 import json
-import random
 import math
 import os
+import random
 import subprocess
 import sys
 from dataclasses import replace
