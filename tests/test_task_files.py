@@ -1,4 +1,4 @@
-"""A run's own task file or local copy: read again where it is what it was, or where a person names it."""
+"""What a run names: read again where it is what it was, or where a person names it."""
 
 import json
 import shutil

@@ -32,11 +32,8 @@ from corrsteer.progress import SILENT, Progress
 from corrsteer.runs.comparison import Responses, compare
 from corrsteer.runs.document import steered_outcome
 from corrsteer.runs.evaluation import Evaluation
-from corrsteer.runs.folder import (
-    EVALUATION_FILE,
-    PREDICTIONS_FILE,
-    predictions_bytes,
-)
+from corrsteer.runs.folder import EVALUATION_FILE
+from corrsteer.runs.predictions_file import PREDICTIONS_FILE, predictions_bytes
 from corrsteer.runs.records import (
     RUN_SCHEMA,
     ModelReference,
