@@ -250,9 +250,15 @@ class LanguageModel:
 
     @property
     def check_prompts(self) -> list[list[int]]:
-        """Two short prompts, with room for a reply, for what is to be tried on this model."""
+        """Two short prompts, with room for a reply, for what is to be tried on this model.
+
+        Those of a vocabulary without words, as of numbers, are its first tokens.
+        """
         most = self.most_positions and max(self.most_positions - 2 * TOKENS, 1)
-        return [self.tokens(Sample("check", text))[:most] for text in TEXTS]
+        prompts = [self.tokens(Sample("check", text))[:most] for text in TEXTS]
+        if all(prompts):
+            return prompts
+        return [list(range(min(size, self._n_embeddings)))[:most] for size in (3, 9)]
 
     @cached_property
     def _opening(self) -> list[int]:
