@@ -604,6 +604,8 @@ def nested_header(run):
             "latents beyond the SAE": [column("latent", D_SAE)],
             "latents below zero": [column("latent", -1)],
             "samples beyond the last": [column("sample", 10**6)],
+            "more activations than latents of samples": [
+                log_table(lambda c: c.update({n: x.take([0] * 100_000) for n, x in c.items()}))],
             "samples are dates": [column("sample", 1, pa.date32())],
             "activations NaN": [column("value", np.float16("nan"))],
             "activations infinite": [column("value", np.float16("inf"))],
