@@ -34,10 +34,10 @@ with atheris.instrument_imports(include=["corrsteer"]):
     from corrsteer.runs.folder import (
         EVALUATION_FILE,
         FEATURES_FILE,
-        PREDICTIONS_FILE,
         load_run,
     )
     from corrsteer.runs.location import RUN_FILE
+    from corrsteer.runs.predictions_file import PREDICTIONS_FILE
     from corrsteer.runs.statistics_file import STATISTICS_FILE
     from corrsteer.runs.steering import FILE_NAME
     from corrsteer.settings import FitSettings

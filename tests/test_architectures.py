@@ -8,7 +8,7 @@ from transformers import AutoConfig
 from corrsteer.errors import ModelError
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.decoding import Decoder, greedy, greedy_with_residuals, pad_left
-from corrsteer.lm.hooks import adding
+from corrsteer.lm.hooks import adding, tapped
 from corrsteer.lm.load_check import check_replies, shares_prefix
 from corrsteer.lm.shared_prefix import decode_arms
 
@@ -148,3 +148,14 @@ def test_replies_residuals_and_arms_are_the_models_own(kind):
 def test_a_model_that_decodes_otherwise_is_refused(kind):
     with pytest.raises(ModelError, match=rf"'{kind}' \(\w+ForCausalLM\) replies otherwise"):
         check_replies(decoder_of(kind), PROMPTS[:2], kind)
+
+
+def test_an_mlp_that_adds_the_residual_itself_is_not_taken_for_mlp_out():
+    decoder = decoder_of("bloom")
+    with (
+        pytest.raises(
+            ModelError, match=r"the mlp of BloomBlock adds the residual itself; use SAEs"
+        ),
+        tapped(decoder.model, {HookPoint(1, "mlp_out"): lambda hidden: None}),
+    ):
+        pass

@@ -96,6 +96,13 @@ def test_what_the_cache_holds_of_something_else_is_asked_for_again(server, tmp_p
     assert len(server) == 2
 
 
+def test_what_the_cache_holds_beyond_the_longest_answer_is_not_read(server, tmp_path, monkeypatch):
+    found = explain([feature(17)], cache=tmp_path)
+    (tmp_path / f"{PAGE}.json").write_text(json.dumps({"page": PAGE, "text": "x" * 10_000}))
+    monkeypatch.setattr(explanations, "LONGEST_ANSWER", 9_000)
+    assert explain([feature(17)], cache=tmp_path) == found
+
+
 def test_a_pipe_in_the_cache_is_not_waited_for(server, tmp_path):
     (tmp_path / PAGE).parent.mkdir(parents=True)
     os.mkfifo(tmp_path / f"{PAGE}.json")

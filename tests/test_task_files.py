@@ -1,4 +1,4 @@
-"""A run's own task file: read again where it is what it was, or where a person names it."""
+"""What a run names: read again where it is what it was, or where a person names it."""
 
 import json
 import shutil
@@ -88,3 +88,53 @@ def test_a_run_that_does_not_say_what_its_file_held_needs_it_named(call, place):
     (place / "run" / "run.json").write_text(json.dumps(document))
     assert "which it tells nothing of" in refused(call, "eval", place / "run")
     assert accuracy(call, "eval", place / "run", "--task", place / "own.jsonl") >= 0
+
+
+@pytest.fixture(scope="module")
+def made_of_copy(hub, tmp_path_factory):
+    """A run on a local copy of a benchmark beside it; not to be changed."""
+    root = tmp_path_factory.mktemp("copy")
+    (root / "copy").mkdir()
+    rows = [{"problem": f"who is {i} {chr(97 + i % 26)}?", "answer": "a"} for i in range(50)]
+    (root / "copy" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    lm = cs.load_model(str(hub / "model"), sae=str(hub / "saes"))
+    task = cs.load_task("simpleqa", data=root / "copy", scorer=SCORER, max_new_tokens=2)
+    cs.fit(lm, task, strategy="S", permutations=20).save(root / "run")
+    return root
+
+
+def name_copy(run, folder, **content):
+    document = json.loads((run / "run.json").read_text())
+    document["task_options"]["data"] = str(folder)
+    document["content"] |= content
+    (run / "run.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("named", [[], ["--task", "simpleqa"]], ids=["", "task"])
+@pytest.mark.parametrize("content", [{}, {"task_data": ""}], ids=["other", "untold"])
+def test_a_local_copy_that_only_a_run_names_is_not_read_for_another(
+    call, made_of_copy, tmp_path, named, content
+):
+    shutil.copytree(made_of_copy, tmp_path, dirs_exist_ok=True)
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "test.jsonl").write_text('{"problem": "my diary", "answer": "x"}\n' * 50)
+    name_copy(tmp_path / "run", secret, **content)
+    told = refused(call, "eval", tmp_path / "run", *named, "--scorer", SCORER)
+    why = "it tells nothing of" if content else "holds other rows now"
+    assert f"the run names the folder {secret}, which {why}; to read it, give --data" in told
+
+
+def test_a_local_copy_is_read_again_where_it_is_what_it_was_or_a_person_names_it(
+    call, made_of_copy, tmp_path
+):
+    command = ["eval", tmp_path / "run", "--scorer", SCORER]
+    shutil.copytree(made_of_copy, tmp_path, dirs_exist_ok=True)
+    before = accuracy(call, "eval", tmp_path / "run", "--scorer", SCORER)
+    (tmp_path / "copy").rename(tmp_path / "moved")
+    name_copy(tmp_path / "run", tmp_path / "moved")
+    assert accuracy(call, *command) == before
+    rows = tmp_path / "moved" / "test.jsonl"
+    rows.write_text(rows.read_text().replace("who is 1", "who was 1"))
+    assert "holds other rows now" in refused(call, *command)
+    assert accuracy(call, *command, "--data", tmp_path / "moved") >= 0

@@ -56,6 +56,14 @@ def test_the_kind_follows_the_test_split(evaluated, features, kind):
     assert judge(record(), evaluated, features, SETTINGS).kind == kind
 
 
+def test_many_features_that_may_be_chance_are_one_reason():
+    unsure = tuple(replace(FEATURE, latent=n, p_adjusted=0.4 + n / 1000) for n in range(200))
+    found = judge(record(), evaluation(), (FEATURE, *unsure), SETTINGS)
+    (told,) = (each for each in found.reasons if "by chance" in each)
+    assert told.startswith("200 features may go with the outcome by chance (adjusted p 0.4 or more")
+    assert told.endswith(": 1/0, 1/1, 1/2 and 197 more")
+
+
 def test_what_may_be_chance_and_what_was_not_ruled_out_is_named():
     unsure = replace(FEATURE, latent=9, p_adjusted=0.4)
     found = judge(record(), evaluation(guard=guard(-0.01, -0.04, 40)), (FEATURE, unsure), SETTINGS)

@@ -26,7 +26,12 @@ from corrsteer.execution.units import Execution, fingerprint
 from corrsteer.files import check_place, expanded, place_of, unfinished_place
 from corrsteer.lm.known_models import RAW
 from corrsteer.lm.models import LanguageModel, ModelFacts, facts_of, load_model
-from corrsteer.method.provenance import check_own_task, file_changed, is_own_task
+from corrsteer.method.provenance import (
+    check_own_data,
+    check_own_task,
+    file_changed,
+    is_own_task,
+)
 from corrsteer.progress import Progress
 from corrsteer.runs.records import EvaluationDocument, RunDocument, TuningDocument
 from corrsteer.runs.records import as_json as document_json
@@ -193,9 +198,12 @@ def setup_of(run: Run | None, setup: TaskSetup, task: str) -> TaskSetup:
 
     Raises:
         SettingsError: the run was scored by a function that is not named.
+        DataError: the run alone names a local copy, which is another one now.
     """
     if run is None or not is_own_task(run, task):
         return setup
+    if not setup.data:
+        check_own_data(run)
     made, asked = run.provenance, run.provenance.task_options
     scorer = setup.scorer or made.scorer
     if setup.scorer is None and ":" in scorer and not scorer.startswith("regex:"):

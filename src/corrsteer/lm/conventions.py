@@ -6,6 +6,7 @@ way. The source of this module is part of that script, so nothing of ours is imp
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
@@ -57,11 +58,13 @@ def mlp_output(block: nn.Module) -> nn.Module:
     Where a norm follows the MLP before its output is added (Gemma 2 and 3), it is that norm.
 
     Raises:
-        LookupError: there is no such module.
+        LookupError: there is no such module, or its output holds the residual too.
     """
     for name in ("post_feedforward_layernorm", "mlp", "feed_forward"):
         module = getattr(block, name, None)
         if isinstance(module, nn.Module):
+            if "residual" in inspect.signature(module.forward).parameters:  # BLOOM
+                raise LookupError(f"the mlp of {type(block).__name__} adds the residual itself")
             return module
     raise LookupError(f"{type(block).__name__} has no mlp")
 

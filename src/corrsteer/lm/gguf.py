@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 from corrsteer.errors import ModelError
-from corrsteer.files import regular, whole_folder
+from corrsteer.files import check_weights, regular, whole_folder
 from corrsteer.lm.known_models import KNOWN_MODELS, cache_folder
 from corrsteer.lm.quiet import quiet_transformers
 
@@ -95,10 +96,14 @@ def _convert(file: Path, folder: Path) -> None:
     quiet_transformers()
     place = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     try:
+        _check_size(file, place)
         tokenizer = AutoTokenizer.from_pretrained(**place)
-        model = AutoModelForCausalLM.from_pretrained(
-            **place, dtype=torch.float32, use_safetensors=True
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            **place, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
+        check_weights(file.name, loaded, ModelError)
+    except ModelError:
+        raise
     except Exception as error:  # many kinds, for files of many makers
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
@@ -111,3 +116,28 @@ def _convert(file: Path, folder: Path) -> None:
     plain.load_state_dict(model.state_dict())
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _check_size(file: Path, place: Mapping[str, str]) -> None:
+    """Refuse a file whose header speaks of more weights than it has, before room is made for them.
+
+    Raises:
+        ModelError: it does.
+    """
+    import gguf
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tensors = gguf.GGUFReader(file).tensors
+    held = sum(int(tensor.n_elements) for tensor in tensors)
+    blocks = {tensor.name.split(".")[1] for tensor in tensors if tensor.name.startswith("blk.")}
+    config = AutoConfig.from_pretrained(**place)
+    if config.num_hidden_layers <= len(blocks):
+        with torch.device("meta"):
+            needed = AutoModelForCausalLM.from_config(config).num_parameters()
+        if needed <= held:
+            return
+    raise ModelError(
+        f"{file} has {held:,} weights in {len(blocks)} blocks, fewer than its header says; "
+        "download it again"
+    )

@@ -187,7 +187,9 @@ class LanguageModel:
             ModelError: a chat that the model's template does not take whole, a prompt without
                 tokens, or one that is too long.
         """
-        ids = self._tokens(sample)
+        if sample.messages is None:
+            self._check_length(sample)
+        ids = self.tokens(sample)
         if not ids:
             raise ModelError(
                 f"sample {sample.id!r}: the prompt has no tokens; expected at least one"
@@ -200,15 +202,16 @@ class LanguageModel:
             )
         return ids
 
-    def _tokens(self, sample: Sample) -> list[int]:
-        if sample.messages is not None:
-            text, first = (
-                rendered(self.tokenizer, self.id, sample),
-                [],
-            )  # a template writes special tokens itself
-        else:
-            self._check_length(sample)
-            text, first = sample.prompt, self._opening
+    def tokens(self, sample: Sample) -> list[int]:
+        """Token ids of a sample's prompt, whether or not the model has positions for them.
+
+        Raises:
+            ModelError: a chat that the model's template does not take whole, or a token that the
+                model does not know.
+        """
+        text, first = sample.prompt, self._opening
+        if sample.messages is not None:  # a template writes special tokens itself
+            text, first = rendered(self.tokenizer, self.id, sample), []
         bos = self.tokenizer.bos_token_id
         if self.prepend_bos and bos is not None and first[:1] != [bos]:
             first = [bos, *first]
@@ -247,10 +250,15 @@ class LanguageModel:
 
     @property
     def check_prompts(self) -> list[list[int]]:
-        """Two short prompts, with room for a reply, for what is to be tried on this model."""
+        """Two short prompts, with room for a reply, for what is to be tried on this model.
+
+        Those of a vocabulary without words, as of numbers, are its first tokens.
+        """
         most = self.most_positions and max(self.most_positions - 2 * TOKENS, 1)
-        some = [index % self._n_embeddings for index in range(len(TEXTS))]
-        return [(self._tokens(Sample("check", text)) or some)[:most] for text in TEXTS]
+        prompts = [self.tokens(Sample("check", text))[:most] for text in TEXTS]
+        if all(prompts):
+            return prompts
+        return [list(range(min(size, self._n_embeddings)))[:most] for size in (3, 9)]
 
     @cached_property
     def _opening(self) -> list[int]:

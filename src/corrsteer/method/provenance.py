@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from corrsteer.errors import ArtifactError, DataError, ModelError
-from corrsteer.files import expanded
+from corrsteer.files import expanded, regular
 from corrsteer.lm.gguf import SUFFIX
 from corrsteer.lm.known_models import model_folder
 from corrsteer.lm.models import ModelFacts
@@ -28,7 +28,7 @@ from corrsteer.runs.digests import (
 from corrsteer.runs.identity import difference
 from corrsteer.runs.run import Provenance, Run
 from corrsteer.samples import Sample
-from corrsteer.tasks import TASK_FILE, Task, hub
+from corrsteer.tasks import TASK_FILE, Task, data_files, hub
 from corrsteer.tasks.jsonl import check_there
 
 LIBRARIES = ("corrsteer", "torch", "transformers", "sae-lens", "numpy", "scipy", "safetensors")
@@ -63,6 +63,7 @@ def provenance_of(
             scorer=getattr(task.scorer, "source", ""),
             samples=sample_digests(task, guards),
             task_file=task_file_digest(task.name),
+            task_data=task_data_digest(task.name, task.options.data),
         ),
     )
 
@@ -134,6 +135,23 @@ def task_file_digest(name: str) -> str:
         raise _unreadable(path, error) from error
 
 
+def task_data_digest(name: str, data: str | None) -> str:
+    """The digest of what a task reads of a local copy; "" where it reads none.
+
+    Raises:
+        DataError: the folder does not exist.
+        ArtifactError: a file cannot be read.
+    """
+    if data is None:
+        return ""
+    folder = expanded(data)
+    try:
+        files = [regular(path) for path in data_files(name, folder)]
+        return digest_of("".join(f"{path.name} {whole_digest(path)}\n" for path in files).encode())
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
 def is_own_task(run: Run, name: str) -> bool:
     """Whether a task is what a run was made on, by its name or, wherever it lies, its file."""
     made = run.provenance
@@ -165,6 +183,21 @@ def check_own_task(run: Run) -> None:
         return
     why = "is another one now" if recorded else "it tells nothing of"
     raise DataError(f"the run names the file {name}, which {why}; to read it, give --task {name}")
+
+
+def check_own_data(run: Run) -> None:
+    """Refuse to read the local copy that a run names, as `check_own_task` refuses its file.
+
+    Raises:
+        DataError: it is not there, is another one, or cannot be told from others.
+        ArtifactError: a file of it cannot be read.
+    """
+    made, recorded = run.provenance, run.provenance.content.task_data
+    data = made.task_options.data
+    if data is None or (recorded and task_data_digest(made.task, data) == recorded):
+        return
+    why = "holds other rows now" if recorded else "it tells nothing of"
+    raise DataError(f"the run names the folder {data}, which {why}; to read it, give --data {data}")
 
 
 def sae_digests(handles: Sequence[SAEHandle]) -> dict[str, str]:

@@ -109,6 +109,9 @@ class ActivationLog:
             with pq.ParquetFile(path) as file:
                 of_hook = enumerate(self._hook_of_groups)
                 groups = [group for group, hook in of_hook if hook == names.index(hook_point)]
+                entries = sum(file.metadata.row_group(group).num_rows for group in groups)
+                if entries > shape[0] * shape[1]:
+                    raise ArtifactError(f"{path} holds what no run can; train again")
                 table = file.read_row_groups(groups, columns=["latent", "sample", "value"])
         except (OSError, pa.ArrowException) as error:
             raise _corrupt(path, error) from error

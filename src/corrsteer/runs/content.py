@@ -22,6 +22,7 @@ class Content:
         samples: split -> digest of the task's samples, and guard -> of all of its samples.
         task_file: digest of the file that the task was read from; it tells where the file lies now,
             and not what was made of it.
+        task_data: digest of the files that a benchmark was read from in a local copy.
     """
 
     dtype: str = ""
@@ -30,6 +31,7 @@ class Content:
     scorer: str = ""
     samples: Mapping[str, str] = field(default_factory=dict)
     task_file: str = ""
+    task_data: str = ""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,9 @@ def with_explanations(features: Sequence[Feature], found: dict[str, str]) -> tup
 def _kept(file: Path, page: str) -> str | None:
     """The answer on disk, "" if there is no explanation; None if it was never asked for."""
     try:
-        kept = json.loads(regular(file).read_text(encoding="utf-8"))
+        if regular(file).stat().st_size > LONGEST_ANSWER:
+            return None
+        kept = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(kept, dict) or kept.get("page") != page:  # names may differ by case alone

@@ -9,12 +9,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from corrsteer.errors import ArtifactError, CorrSteerError
@@ -24,10 +22,14 @@ from corrsteer.hook_points import HookPoint
 from corrsteer.json_text import is_whole, to_json
 from corrsteer.runs.activation_log import LOG_FILE, OUTCOMES_FILE, ActivationLog, open_log
 from corrsteer.runs.content import Extent
-from corrsteer.runs.evaluation import Prediction
 from corrsteer.runs.evidence import Evidence
 from corrsteer.runs.identity import Identity, check_same
 from corrsteer.runs.location import RUN_FILE, check_folder
+from corrsteer.runs.predictions_file import (
+    PREDICTIONS_FILE,
+    predictions_bytes,
+    read_predictions,
+)
 from corrsteer.runs.records import RUN_SCHEMA, RunDocument, as_json, read_run_document
 from corrsteer.runs.run import Counts, Provenance, Run
 from corrsteer.runs.search import SearchRecord
@@ -38,7 +40,6 @@ from corrsteer.stats.correlation import StreamingCorrelation
 
 FEATURES_FILE = "features.json"
 EVALUATION_FILE = "evaluation.json"
-PREDICTIONS_FILE = "predictions.parquet"
 REPORT_FILE = "report.html"
 FILES = (
     RUN_FILE,
@@ -160,7 +161,7 @@ def load_run(path: str | Path) -> Run:
             inference=_stored(_read_evidence, document.get("inference", {})),
             log=_read_log(folder, statistics),
             evaluation=_read_evaluation(folder / EVALUATION_FILE),
-            predictions=_read_predictions(folder / PREDICTIONS_FILE),
+            predictions=read_predictions(folder / PREDICTIONS_FILE),
         )
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         reason = " ".join(repr(error).split())[:300]
@@ -235,24 +236,6 @@ def _read_log(folder: Path, statistics: Mapping[str, StreamingCorrelation]) -> A
     return log
 
 
-def predictions_bytes(predictions: Sequence[Prediction]) -> bytes:
-    """Predictions as a Parquet file, a row each."""
-    rows = [{**vars(each), "target": list(each.target)} for each in predictions]
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows), sink)
-    return bytes(sink.getvalue())
-
-
-def _read_predictions(path: Path) -> tuple[Prediction, ...]:
-    if not path.exists():
-        return ()
-    try:
-        return _PREDICTIONS.validate_python(pq.read_table(path).to_pylist())
-    except (OSError, ValueError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise ArtifactError(f"{path} is corrupt ({reason[:200]}); train again") from error
-
-
 def _read_evaluation(path: Path) -> RunDocument | None:
     if not path.exists():
         return None
@@ -283,4 +266,3 @@ def _read_evidence(value: object) -> Evidence:
 
 _SEARCH = TypeAdapter(SearchRecord).validate_python
 _EVIDENCE = TypeAdapter(Evidence)
-_PREDICTIONS = TypeAdapter(tuple[Prediction, ...])

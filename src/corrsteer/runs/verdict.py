@@ -70,6 +70,9 @@ _LEADS: Mapping[str, Kind] = {
 """How sentences begin in runs that were written before verdicts had a kind."""
 
 
+NAMED = 3
+"""Features named one by one; of more, so many as examples."""
+
 WORTHWHILE = 0.05
 """A gain below which nobody would steer: where larger ones are ruled out, there is no effect."""
 
@@ -162,12 +165,8 @@ def _evaluated(
     change = f"{setting} changes test accuracy by {in_points(delta)}"
     losses = guard_losses(evaluation.guards, tolerance)
     open_guards = _open_guards(evaluation.guards, tolerance)
-    unsure = tuple(
-        f"feature {feature.layer}/{feature.latent} may go with the outcome by chance "
-        f"(adjusted p {feature.p_adjusted:.2g})"
-        for feature in features
-        if feature.p_adjusted >= alpha
-    )
+    unsure = [feature for feature in features if feature.p_adjusted >= alpha]
+    by_chance = _by_chance(unsure)
     if losses:
         return Verdict("harms-guard", f"Harms a guard task: {change}, but {losses[0]}.", losses)
     if delta.value < 0 and delta.p_value < alpha:
@@ -178,13 +177,29 @@ def _evaluated(
         )
     if features and len(unsure) == len(features):
         text = f"Not attributable: {change}, but every feature may go with the outcome by chance."
-        return Verdict("not-attributable", text, (*unsure, *open_guards))
+        return Verdict("not-attributable", text, (*by_chance, *open_guards))
     if evaluation.controls and max(evaluation.controls) >= evaluation.steered.accuracy:
         text = (
             f"Not specific: {change}, but a random control found by the same search does as well."
         )
-        return Verdict("not-attributable", text, (*unsure, *open_guards))
-    return Verdict("helps", f"Steering helps: {change}.", (*unsure, *open_guards))
+        return Verdict("not-attributable", text, (*by_chance, *open_guards))
+    return Verdict("helps", f"Steering helps: {change}.", (*by_chance, *open_guards))
+
+
+def _by_chance(unsure: Sequence[Feature]) -> tuple[str, ...]:
+    """What is said of features that may go with the outcome by chance, of many in one line."""
+    if len(unsure) > NAMED:
+        names = ", ".join(f"{each.layer}/{each.latent}" for each in unsure[:NAMED])
+        least = min(each.p_adjusted for each in unsure)
+        return (
+            f"{len(unsure)} features may go with the outcome by chance (adjusted p {least:.2g} or "
+            f"more): {names} and {len(unsure) - NAMED} more",
+        )
+    return tuple(
+        f"feature {each.layer}/{each.latent} may go with the outcome by chance "
+        f"(adjusted p {each.p_adjusted:.2g})"
+        for each in unsure
+    )
 
 
 def judge_tuning(evaluation: Evaluation, tolerance: float) -> Verdict:

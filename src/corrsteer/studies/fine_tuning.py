@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 import warnings
 from collections.abc import Sequence
@@ -31,11 +32,8 @@ from corrsteer.progress import SILENT, Progress
 from corrsteer.runs.comparison import Responses, compare
 from corrsteer.runs.document import steered_outcome
 from corrsteer.runs.evaluation import Evaluation
-from corrsteer.runs.folder import (
-    EVALUATION_FILE,
-    PREDICTIONS_FILE,
-    predictions_bytes,
-)
+from corrsteer.runs.folder import EVALUATION_FILE
+from corrsteer.runs.predictions_file import PREDICTIONS_FILE, predictions_bytes
 from corrsteer.runs.records import (
     RUN_SCHEMA,
     ModelReference,
@@ -79,6 +77,8 @@ IGNORED = -100
 """The label of a token that the loss leaves out."""
 
 LIBRARIES = ("trl", "peft", "accelerate")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -247,8 +247,11 @@ def training_examples(
 ) -> list[TrainingExample]:
     """The fit samples that `train` would use, with their reference replies.
 
+    Those longer than the model has positions are left out, and told: a reply without its end would
+    be taught not to end.
+
     Raises:
-        DataError: the fit split is empty, or its samples have no reference reply.
+        DataError: the fit split is empty, its samples have no reference reply, or none fits.
         ModelError: the tokenizer has no EOS, or cannot spell a reply.
     """
     samples = limited(task.fit, settings.samples, settings.seed, task.shuffled)
@@ -257,7 +260,28 @@ def training_examples(
             f"the fit split of {task.name} is empty; give it rows, "
             "or leave `split` out of all rows to have it cut"
         )
-    return [_encode(lm, sample, reference(task, sample, settings)) for sample in samples]
+    examples = [_encode(lm, sample, reference(task, sample, settings)) for sample in samples]
+    return _fitting(lm, task, examples)
+
+
+def _fitting(
+    lm: LanguageModel, task: Task, examples: Sequence[TrainingExample]
+) -> list[TrainingExample]:
+    """Those that the model has positions for."""
+    most = lm.most_positions or math.inf
+    kept = [each for each in examples if len(each.prompt) + len(each.reply) <= most]
+    if not kept:
+        raise DataError(
+            f"no prompt of the fit split of {task.name} fits into the {most} positions of {lm.id} "
+            "with its reference reply; give shorter ones"
+        )
+    if len(kept) < len(examples):
+        log.warning(
+            "%s fit: %d of %d samples are longer with their reference reply than the %d positions "
+            "of %s, and are not trained on",
+            *(task.name, len(examples) - len(kept), len(examples), most, lm.id),
+        )
+    return kept
 
 
 def reference(task: Task, sample: Sample, settings: TuningSettings) -> str:
@@ -294,7 +318,7 @@ def _encode(lm: LanguageModel, sample: Sample, reply: str) -> TrainingExample:
     prompt = lm.prompt_ids(sample)
     ids: list[int] = []
     if sample.messages is None:
-        together = lm.prompt_ids(dataclasses.replace(sample, prompt=sample.prompt + reply))
+        together = lm.tokens(dataclasses.replace(sample, prompt=sample.prompt + reply))
         if together[: len(prompt)] == prompt:
             ids = together[len(prompt) :]
     else:  # a turn of the template's begins without a space

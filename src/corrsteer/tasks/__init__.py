@@ -17,7 +17,7 @@ from corrsteer.files import expanded
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import Scorer
 from corrsteer.scoring.registry import load_scorer
-from corrsteer.tasks import bbq, jsonl, mini
+from corrsteer.tasks import bbq, hub, jsonl, mini
 from corrsteer.tasks.base import Task, TaskOptions
 from corrsteer.tasks.chats import as_chat
 from corrsteer.tasks.examples import with_examples
@@ -108,6 +108,16 @@ def load_task(
     is_chat, asked = (chat, {}) if isinstance(chat, bool) else (True, dict(chat))
     options = TaskOptions(few, is_chat, select_token, None if data is None else str(data), asked)
     return replace(as_chat(task, asked) if is_chat else task, options=options)
+
+
+def data_files(name: str, data: Path) -> list[Path]:
+    """The files that `load_task` reads of a local copy of a benchmark; none of another task.
+
+    Raises:
+        DataError: the folder does not exist.
+    """
+    known = _BENCHMARKS.get(name)
+    return [] if known is None else hub.files_read(known.source, known.splits, data)
 
 
 def own_guards(

@@ -240,6 +240,16 @@ def local_files(
     return {}
 
 
+def files_read(source: Source, splits: Sequence[str], folder: Path) -> list[Path]:
+    """All files of a local copy that `read` takes rows from.
+
+    Raises:
+        DataError: the folder does not exist.
+    """
+    found = (local_files(source, config, splits, folder).values() for config in source.configs)
+    return [Path(path) for files in found for paths in files for path in paths]
+
+
 def _named(folder: Path, pattern: str) -> list[str]:
     """Data files of one kind in `folder` whose names are `pattern` and a suffix."""
     if not folder.is_dir():
