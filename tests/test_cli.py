@@ -519,6 +519,7 @@ def test_runs_over_seeds_are_told_together(train, here):
     [
         ({"seeds": "1"}, "two or more different numbers"),
         ({"seeds": "1,1"}, "two or more different numbers"),
+        ({"seeds": "1,-2"}, "seed is -2; choose 0 to"),
         ({"seed": "3"}, "go without --seed"),
         ({"shard": "1/2"}, "go without --shard"),
     ],

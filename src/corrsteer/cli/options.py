@@ -288,6 +288,8 @@ class TrainOptions:
         seeds = self.seeds or ()
         if len(seeds) < 2 or len(set(seeds)) < len(seeds):
             raise SettingsError(f"seeds is {seeds}; give two or more different numbers")
+        for seed in seeds:
+            replace(self.settings, seed=seed)  # refused before the first run, not after it
         of_one = {
             "--seed": self.setup.seed is not None,
             "--shard": self.shard is not None,
