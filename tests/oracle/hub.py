@@ -29,7 +29,7 @@ ANSWERS = (1, 1, 1, 1, 0, 2, 3)
 SPLITS = {"auxiliary_train": 400, "validation": 80, "test": 200, "dev": 5}
 QUESTIONS = 400
 
-LAYERS, D_MODEL, D_SAE = 4, 64, 256
+LAYERS, D_MODEL, D_MLP, D_SAE = 4, 64, 64, 256
 SEED = 3
 THRESHOLD = 128.0
 BOS, EOS, UNKNOWN = "<|begin_of_text|>", "<|end_of_text|>", "<|unknown|>"
@@ -38,7 +38,7 @@ CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "hidden_size": D_MODEL,
-    "intermediate_size": 64,
+    "intermediate_size": D_MLP,
     "num_hidden_layers": LAYERS,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -133,7 +133,7 @@ def make_tokenizer() -> Tokenizer:
 
 def make_weights(tokenizer: Tokenizer, seed: int) -> dict[str, torch.Tensor]:
     """Weights with which the next token depends on the prompt, and is mostly one of REPLIES."""
-    d, d_key, d_mlp, d_vocab = D_MODEL, 32, CONFIG["intermediate_size"], tokenizer.get_vocab_size()
+    d, d_key, d_mlp, d_vocab = D_MODEL, 32, D_MLP, tokenizer.get_vocab_size()
     shapes: dict[str, tuple[tuple[int, ...], int]] = {"model.embed_tokens": ((d_vocab, d), 2)}
     for layer in range(LAYERS):
         block = f"model.layers.{layer}"
