@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from corrsteer import load_model
-from corrsteer.errors import DataError, SettingsError, UnknownNameError
+from corrsteer.errors import ArtifactError, DataError, SettingsError, UnknownNameError
 from corrsteer.execution.checkpoint import Checkpoint
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.known_models import KNOWN_MODELS
 from corrsteer.lm.load_check import residuals_of
+from corrsteer.lm.sae_placement import choose_handles
 from corrsteer.sae_training import training
 from corrsteer.sae_training.dictionary import (
     DictionarySettings,
@@ -140,8 +141,6 @@ def test_what_was_stopped_is_resumed_to_the_same_bytes(
 
 
 def test_work_of_other_settings_is_not_gone_on_with(lm, tmp_path, monkeypatch):
-    from corrsteer.errors import ArtifactError
-
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -273,6 +272,7 @@ def test_quality_by_hand(lm):
         """Reconstructs half of every residual, with one latent of four that is never active."""
 
         W_enc = torch.zeros(1)
+        half = torch.zeros(1)
 
         def encode(self, x):
             return torch.cat([x.abs()[:, :3] + 1, torch.zeros(len(x), 1)], 1)
@@ -427,11 +427,8 @@ def test_a_model_of_a_package_has_its_saes_beside_it(call, hub, lm, made, tmp_pa
     monkeypatch.setenv("CORRSTEER_CACHE", str(tmp_path))
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "smollm2").symlink_to(hub / "model", target_is_directory=True)
-    code, _, err = call(
-        "train", "--model", "smollm2", "--task", "mini-mmlu", "--out", tmp_path / "o"
-    )
-    assert code == 2
-    assert "`corrsteer sae train --model smollm2`" in err
+    with pytest.raises(UnknownNameError, match="`corrsteer sae train --model smollm2`"):
+        choose_handles(load_model("smollm2"), None)
     code, told, _ = call("sae", "train", "--model", "smollm2", *OPTIONS)
     assert code == 0
     assert "corrsteer train --model smollm2 --task" in told

@@ -18,7 +18,7 @@ from corrsteer.errors import DataError
 from corrsteer.files import check_free, expanded
 from corrsteer.lm.known_models import RAW
 from corrsteer.lm.models import LanguageModel, load_model
-from corrsteer.sae_training.documents import Source, own_prompts, prompts_of, texts_of
+from corrsteer.sae_training.documents import TextSource, own_prompts, prompts_of, texts_of
 from corrsteer.sae_training.training import QualityCard, train_saes
 from corrsteer.tasks import Task
 
@@ -41,7 +41,9 @@ def run_sae_train(options: SAETrainOptions) -> None:
         _print_card(card, out, options)
 
 
-def _kinds(lm: LanguageModel, texts: list[Source] | None, task: Task | None) -> list[list[Source]]:
+def _kinds(
+    lm: LanguageModel, texts: list[TextSource] | None, task: Task | None
+) -> list[list[TextSource]]:
     """What is trained on: the texts or our own prompts, and the task's fit prompts."""
     kinds = [own_prompts(lm) if texts is None else texts]
     if task is not None:

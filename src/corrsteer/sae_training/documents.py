@@ -30,7 +30,7 @@ PIECE = 256
 
 
 @dataclass(frozen=True)
-class Source:
+class TextSource:
     """A text, or a prompt that the model's reply makes a text of.
 
     Attributes:
@@ -95,14 +95,14 @@ class Documents:
         return sum(max(len(each) - self.skip, 0) for each in self.ids)
 
 
-def texts_of(files: Iterable[Path]) -> list[Source]:
+def texts_of(files: Iterable[Path]) -> list[TextSource]:
     """The texts in some files: each row's `text` in a .jsonl file, the whole file in any other.
 
     Raises:
         DataError: a file cannot be read, or holds no text; or there is one text alone.
     """
     found = [
-        Source(Sample(where, text), is_prompt=False)
+        TextSource(Sample(where, text), is_prompt=False)
         for path in files
         for where, text in _texts_in(path)
     ]
@@ -147,11 +147,11 @@ def _text_in(line: str, where: str) -> str:
     return text
 
 
-def own_prompts(lm: LanguageModel) -> list[Source]:
+def own_prompts(lm: LanguageModel) -> list[TextSource]:
     """Our own requests, as a chat where the model has a template; one group a subject."""
     chats = bool(getattr(lm.tokenizer, "chat_template", None))
     return [
-        Source(
+        TextSource(
             Sample(
                 request,
                 "" if chats else f"{request}\n",
@@ -164,12 +164,12 @@ def own_prompts(lm: LanguageModel) -> list[Source]:
     ]
 
 
-def prompts_of(samples: Sequence[Sample]) -> list[Source]:
+def prompts_of(samples: Sequence[Sample]) -> list[TextSource]:
     """The prompts of a task's samples."""
-    return [Source(sample, is_prompt=True) for sample in samples]
+    return [TextSource(sample, is_prompt=True) for sample in samples]
 
 
-def pieces_of(lm: LanguageModel, kinds: Sequence[Sequence[Source]], seed: int) -> Pieces:
+def pieces_of(lm: LanguageModel, kinds: Sequence[Sequence[TextSource]], seed: int) -> Pieces:
     """The pieces of sources of several kinds, which take turns.
 
     Whole groups are held out; a text or prompt that stands there twice is on one side.
@@ -205,7 +205,7 @@ def _common(texts: Sequence[tuple[int, ...]]) -> int:
     return next((at for at, (one, other) in pairs if one != other), min(len(first), len(last)))
 
 
-def _cut(lm: LanguageModel, source: Source) -> list[Piece]:
+def _cut(lm: LanguageModel, source: TextSource) -> list[Piece]:
     if source.is_prompt:
         return [Piece(tuple(lm.prompt_ids(source.sample)), is_prompt=True)]
     length = min(PIECE, lm.most_positions or PIECE)

@@ -33,7 +33,7 @@ from corrsteer.sae_training.documents import (
     Documents,
     Piece,
     Pieces,
-    Source,
+    TextSource,
     documents_of,
     pieces_of,
     with_replies,
@@ -75,7 +75,7 @@ class QualityCard:
 
 def train_saes(
     lm: LanguageModel,
-    kinds: Sequence[Sequence[Source]],
+    kinds: Sequence[Sequence[TextSource]],
     settings: SAESettings,
     out: Path,
     *,
