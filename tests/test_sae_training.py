@@ -364,6 +364,12 @@ def test_too_few_texts_are_refused_and_leave_nothing(lm, texts, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"texts.jsonl"}
 
 
+def test_texts_that_are_alike_but_for_their_ends_are_refused(lm, tmp_path):
+    (tmp_path / "texts.jsonl").write_text('{"text": "aaa"}\n{"text": "aaaaa"}\n')
+    with pytest.raises(DataError, match=r"no tokens on the held-out texts|fewer than an SAE has"):
+        train_saes(lm, [texts_of([tmp_path / "texts.jsonl"])], TINY, tmp_path / "out")
+
+
 def test_a_layer_that_is_not_there_is_refused_and_leaves_nothing(lm, tmp_path):
     with pytest.raises(UnknownNameError, match=r"layer 3 is not in 0\.\.2"):
         train_saes(lm, [own_prompts(lm)], replace(TINY, layers=(1, 3)), tmp_path / "out")
@@ -423,7 +429,7 @@ def test_a_place_is_needed_but_for_a_model_that_a_package_ships(call, hub):
     assert "--out" in err
 
 
-def test_a_model_of_a_package_has_its_saes_beside_it(call, hub, lm, made, tmp_path, monkeypatch):
+def test_a_model_of_a_package_has_its_saes_beside_it(call, hub, tmp_path, monkeypatch):
     monkeypatch.setenv("CORRSTEER_CACHE", str(tmp_path))
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "smollm2").symlink_to(hub / "model", target_is_directory=True)

@@ -145,7 +145,12 @@ class _Work:
             "held-out texts", pieces.held_out, pieces.skip, max(1, round(HELD_OUT * tokens))
         )
         least = self.settings.latents_of(self.lm.d_model)
-        if train.positions < least or not held_out.positions:
+        if not held_out.positions:
+            raise DataError(
+                f"there are no tokens on the held-out texts behind the first {pieces.skip}, which "
+                "are left out; give longer or more texts"
+            )
+        if train.positions < least:
             raise DataError(
                 f"the texts have {train.positions} tokens to train on, fewer than an SAE has "
                 f"latents ({least}); give more texts, or fewer --latents"
