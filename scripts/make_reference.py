@@ -30,10 +30,19 @@ def command_page() -> str:
     ]
     whole = cli.make_context("corrsteer", [], resilient_parsing=True, terminal_width=WIDTH)
     parts.append(_help(whole))
-    for name, command in sorted(cli.commands.items()):
-        of_one = command.make_context(name, [], parent=whole, resilient_parsing=True)
-        parts += [f"## {name}", _help(of_one)]
+    parts += _parts(cli, whole)
     return "\n\n".join(parts) + "\n"
+
+
+def _parts(group: click.Group, parent: click.Context, above: str = "") -> list[str]:
+    """Headings and help of a group's commands, each with its own commands behind it."""
+    parts = []
+    for name, command in sorted(group.commands.items()):
+        context = command.make_context(name, [], parent=parent, resilient_parsing=True)
+        parts += [f"## {above}{name}", _help(context)]
+        if isinstance(command, click.Group):
+            parts += _parts(command, context, f"{above}{name} ")
+    return parts
 
 
 def _help(context: click.Context) -> str:

