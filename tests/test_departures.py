@@ -4,11 +4,14 @@ The numbers are those of the record of that code (commit 1ebf252 of
 https://github.com/seonglae/CorrSteer); where both do the same, tests/test_oracle.py compares them.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 import corrsteer as cs
+from corrsteer.lm.decoding import greedy
 from corrsteer.lm.sae_placement import choose_handles, load_coders
 from corrsteer.method.collect import collect
 from corrsteer.settings import FitSettings
@@ -48,6 +51,19 @@ def test_all_positions_are_those_of_the_prompt_and_not_of_the_padding(lm, task):
         not torch.equal(alone.statistics[hook].sum_positive, statistics.sum_positive)
         for hook, statistics in generated.statistics.items()
     )
+
+
+def test_a_reply_that_ends_at_once_has_no_position(lm, task, monkeypatch):
+    """Theirs pools the last prompt position of such a reply where a task has replies of a token."""
+    samples = task.fit[:8]
+    before = collected(lm, task, samples)
+    replies = greedy(lm.decoder, [lm.prompt_ids(sample) for sample in samples], 1)
+    ends = frozenset(token for reply in replies for token in reply)
+    monkeypatch.setitem(vars(lm), "decoder", replace(lm.decoder, eos_ids=ends))
+    for hook, statistics in collected(lm, task, samples).statistics.items():
+        assert statistics.n == before.statistics[hook].n == 8
+        assert before.statistics[hook].active.any()
+        assert not statistics.active.any()
 
 
 def test_raw_dimensions_are_validated_like_latents(hub, task):

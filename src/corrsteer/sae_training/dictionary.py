@@ -20,11 +20,24 @@ from corrsteer.files import write_whole
 from corrsteer.hook_points import HookPoint
 from corrsteer.progress import Advance
 
-BATCH = 512
-"""Positions of one update of the weights."""
 
-LEARNING_RATE, WARMUP_SHARE, DECAY_SHARE = 1e-3, 0.05, 0.3
-"""The highest rate, and the shares of all updates over which it rises to that and falls to 0."""
+@dataclass(frozen=True)
+class Updates:
+    """How the weights are updated.
+
+    Attributes:
+        batch: positions of one update.
+        learning_rate: the highest.
+        warmup, decay: shares of all updates over which the rate rises to that, and falls to 0.
+    """
+
+    batch: int = 512
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    decay: float = 0.3
+
+
+UPDATES = Updates()
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,7 @@ def train_dictionary(
         device: where it is trained.
         advance: told of updates of the weights.
     """
-    size = min(BATCH, len(residuals))
+    size = min(UPDATES.batch, len(residuals))
     steps = settings.epochs * (len(residuals) // size)
     mean, scale = residuals.mean(0), _scale(residuals)
     trainer = _trainer(mean * scale, settings, device, size, steps)
@@ -117,12 +130,12 @@ def _trainer(
         torch.manual_seed(settings.seed)
         sae = BatchTopKTrainingSAE(config)
     sae.b_dec.data.copy_(bias)
-    warmup, decay = (max(2, int(share * steps)) for share in (WARMUP_SHARE, DECAY_SHARE))
+    warmup, decay = (max(2, int(share * steps)) for share in (UPDATES.warmup, UPDATES.decay))
     how = SAETrainerConfig(
         total_training_samples=batch_size * steps,
         train_batch_size_samples=batch_size,
-        lr=LEARNING_RATE,
-        lr_end=LEARNING_RATE,
+        lr=UPDATES.learning_rate,
+        lr_end=UPDATES.learning_rate,
         lr_warm_up_steps=warmup if steps > warmup + decay else 0,
         lr_decay_steps=decay if steps > warmup + decay else 0,
         device=str(device),

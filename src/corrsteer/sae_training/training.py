@@ -23,6 +23,7 @@ from corrsteer.lm.known_models import hub_id
 from corrsteer.lm.models import LanguageModel
 from corrsteer.progress import SILENT, Progress
 from corrsteer.sae_training.dictionary import (
+    UPDATES,
     DictionarySettings,
     read_dictionary,
     save_dictionary,
@@ -213,7 +214,12 @@ class _Work:
 def _header(lm: LanguageModel, settings: SAESettings, pieces: Pieces) -> Mapping[str, Any]:
     """What the work is of."""
     model = {"id": lm.id, "revision": lm.revision, "dtype": lm.facts.dtype}
-    return {"model": model, "settings": asdict(settings), "texts": pieces.digest()}
+    return {
+        "model": model,
+        "settings": asdict(settings),
+        "updates": asdict(UPDATES),
+        "texts": pieces.digest(),
+    }
 
 
 def _name_of(lm: LanguageModel) -> str:
