@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 import corrsteer as cs
 from corrsteer.cli import main
 from corrsteer.errors import ArtifactError
-from corrsteer.runs import predictions_file
+from corrsteer.runs import parquet_rows
 
 SECONDS = 60
 DEEP = 100_000
@@ -1180,20 +1180,27 @@ def test_a_run_that_no_file_can_be_is_refused(call, here, command, name):
     refused(call(command, name), here)
 
 
-def one_text(size):
-    """Equal replies of all rows, which Parquet writes once."""
-    return lambda columns: columns.update(steered_text=["x" * size] * len(columns["id"]))
+def one_text(column):
+    """Equal texts of all rows, which Parquet writes once."""
+    return lambda columns: columns.update({column: ["x" * 10**6] * len(columns["id"])})
 
 
 def many_rows(columns):
     columns.update({name: values[:1] * 50_000 for name, values in columns.items()})
 
 
-@pytest.mark.parametrize("change", [one_text(10**6), many_rows], ids=["texts", "rows"])
-def test_predictions_that_would_fill_the_memory_are_refused(run, monkeypatch, change):
-    file = run / "predictions.parquet"
-    table(file.name, change)(run)
-    assert file.stat().st_size < 10**6
-    monkeypatch.setattr(predictions_file, "MOST_BYTES", 10**7)
-    with pytest.raises(ArtifactError, match=r"predictions.parquet holds more than .* GiB"):
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        pytest.param("predictions.parquet", one_text("steered_text"), id="long replies"),
+        pytest.param("predictions.parquet", many_rows, id="many predictions"),
+        pytest.param("outcomes.parquet", one_text("id"), id="long ids"),
+        pytest.param("outcomes.parquet", many_rows, id="many outcomes"),
+    ],
+)
+def test_what_would_fill_the_memory_is_refused(run, monkeypatch, name, change):
+    table(name, change)(run)
+    assert (run / name).stat().st_size < 10**6
+    monkeypatch.setattr(parquet_rows, "MOST_BYTES", 10**7)
+    with pytest.raises(ArtifactError, match=rf"{name} holds more than .* GiB"):
         cs.load_run(run)

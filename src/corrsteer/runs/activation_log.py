@@ -33,6 +33,7 @@ from torch import Tensor
 
 from corrsteer.errors import ArtifactError
 from corrsteer.files import own_folder, regular
+from corrsteer.runs.parquet_rows import bounded_batches
 from corrsteer.stats.groups import Groups
 
 LOG_FILE = "activations.parquet"
@@ -182,7 +183,7 @@ def open_log(folder: Path) -> ActivationLog | None:
         return None
     try:
         header = (pq.read_schema(path).metadata or {}).get(b"corrsteer")
-        outcomes = pq.read_table(folder / OUTCOMES_FILE)
+        outcomes = _outcomes(folder / OUTCOMES_FILE)
         document = json.loads(header or b"{}")
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise ArtifactError(f"{path} is not a log of activations; train again")
@@ -197,6 +198,19 @@ def open_log(folder: Path) -> ActivationLog | None:
         labels = tuple(outcomes["group"].to_pylist()) if outcomes.num_columns > 2 else ids
         return ActivationLog(folder, document["widths"], ids, values, labels)
     except (OSError, pa.ArrowException, ValueError, KeyError, RecursionError) as error:
+        raise _corrupt(path, error) from error
+
+
+def _outcomes(path: Path) -> pa.Table:
+    """The table of outcomes, its texts decoded.
+
+    Raises:
+        ArtifactError: it cannot be read, or holds more than can be meant.
+    """
+    try:
+        schema = pq.read_schema(path)
+        return pa.Table.from_batches(bounded_batches(path, schema.names)).cast(schema)
+    except (OSError, pa.ArrowException, ValueError) as error:
         raise _corrupt(path, error) from error
 
 
