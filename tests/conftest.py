@@ -25,6 +25,23 @@ SCORER = r"regex:^\s*[n-zN-Z0-4]"
 N_LAYERS, D_MODEL, D_SAE = 3, 16, 24
 CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .,:;?!'#()[]-\n"
 
+LONG = (
+    "test_ray_workers",
+    "test_builtin",
+    "test_resume",
+    "test_cli",
+    "test_published",
+    "test_study",
+    "test_fuzz",
+    "test_kills",
+)
+"""Files that take longest, which begin, so that no process ends minutes after the other."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.module.__name__ not in LONG)
+
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     special = ["<pad>", "<bos>", "<eos>", "<unk>"]

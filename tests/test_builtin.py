@@ -93,7 +93,7 @@ from corrsteer.timing import peak_memory_mb
 lm, task = cs.load_model("mini"), cs.load_task("mini-mmlu")
 coders = load_coders(choose_handles(lm, None), lm)
 peaks = []
-for samples in (200, 2000):
+for samples in (200, 1000):
     collection = collect(lm, task, task.fit[:samples], coders, FitSettings())
     assert collection.n == samples
     peaks.append(peak_memory_mb())

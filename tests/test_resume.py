@@ -75,7 +75,7 @@ def test_a_run_interrupted_at_any_moment_ends_as_if_it_had_not_been(lm, task, hu
     moments = 0
     while True:
         out = tmp_path / f"after-{moments}"
-        moments += 29
+        moments += 53
         try:
             run_to(out, lm, task, [guard], moments)
             break
@@ -92,7 +92,7 @@ def test_a_run_interrupted_again_and_again_ends_as_if_it_had_not_been(lm, task, 
     deaths = 0
     while not (tmp_path / "run").exists():
         try:
-            run_to(tmp_path / "run", lm, task, [], 10 + deaths)
+            run_to(tmp_path / "run", lm, task, [], 25 + 5 * deaths)
         except KeyboardInterrupt:
             deaths += 1
     assert deaths > 3

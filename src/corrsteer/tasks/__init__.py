@@ -13,11 +13,12 @@ from types import MappingProxyType
 from typing import Any
 
 from corrsteer.errors import DataError, SettingsError, unknown
+from corrsteer.everyday.families import FAMILIES as EVERYDAY
 from corrsteer.files import expanded
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import Scorer
 from corrsteer.scoring.registry import load_scorer
-from corrsteer.tasks import bbq, hub, jsonl, mini
+from corrsteer.tasks import bbq, everyday, hub, jsonl, mini
 from corrsteer.tasks.base import Task, TaskOptions
 from corrsteer.tasks.chats import as_chat
 from corrsteer.tasks.examples import with_examples
@@ -52,6 +53,7 @@ _BENCHMARKS = {
 def known_tasks() -> dict[str, str]:
     """Name -> description of every task that is known by name."""
     built_in = {name: mini.DESCRIPTIONS[name] for name in mini.NAMES}
+    built_in |= {name: family.description for name, family in EVERYDAY.items()}
     return built_in | {name: each.description for name, each in _BENCHMARKS.items()}
 
 
@@ -155,7 +157,7 @@ def check_task_name(name: str) -> None:
     if Path(name).suffix == TASK_FILE:
         jsonl.check_there(expanded(name))
         return
-    if name in _BENCHMARKS or name in mini.NAMES:
+    if name in _BENCHMARKS or name in mini.NAMES or name in EVERYDAY:
         return
     if os.path.exists(name):  # noqa: PTH110
         raise DataError(f"{name!r} is no .jsonl file; expected JSON Lines, one object a line")
@@ -167,4 +169,6 @@ def _load_known(name: str, seed: int, data: Path | None, scorer: Scorer | None) 
     check_task_name(name)
     if name in _BENCHMARKS:
         return _BENCHMARKS[name].load(seed, data, scorer)
+    if name in EVERYDAY:
+        return everyday.load(name, seed, scorer)
     return mini.load(name, scorer)

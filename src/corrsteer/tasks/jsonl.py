@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +16,13 @@ from typing import Any, Literal
 from corrsteer.errors import DataError
 from corrsteer.files import regular
 from corrsteer.json_text import excerpt, is_whole
-from corrsteer.samples import Sample, group_ids
+from corrsteer.samples import Sample
 from corrsteer.scoring.base import Scorer
 from corrsteer.scoring.rules import RULES
 from corrsteer.tasks.base import Task, target_reply
 from corrsteer.tasks.chats import read_messages
 from corrsteer.tasks.fields import filled
+from corrsteer.tasks.splits import cut_groups
 from corrsteer.tasks.targets import check_targets
 
 Split = Literal["fit", "select", "test"]
@@ -35,8 +35,6 @@ SPLIT_NAMES: Mapping[str, Split] = {
     "dev": "select",
     "test": "test",
 }
-CUT = (0.5, 0.2)
-"""Shares of fit and select where rows name no split; the rest is test."""
 
 DEFAULT_MAX_NEW_TOKENS = 32
 _FIELDS = {"prompt", "messages", "target", "choices", "id", "group", "split"}
@@ -232,7 +230,7 @@ def _split(
 ) -> dict[Split, tuple[Sample, ...]]:
     named = [row.get("split") for _, row in rows]
     if all(name is None for name in named):
-        return _cut(samples, seed)
+        return vars(cut_groups(samples, seed))
     splits: dict[Split, list[Sample]] = {"fit": [], "select": [], "test": []}
     for (where, _), sample, name in zip(rows, samples, named, strict=True):
         if not isinstance(name, str) or name not in SPLIT_NAMES:
@@ -241,23 +239,4 @@ def _split(
                 "on every line, or on none"
             )
         splits[SPLIT_NAMES[name]].append(sample)
-    return {name: tuple(part) for name, part in splits.items()}
-
-
-def _cut(samples: list[Sample], seed: int) -> dict[Split, tuple[Sample, ...]]:
-    """Shares by the seed's order; what belongs together lies where the middle of it falls."""
-    members: dict[int, list[Sample]] = {}
-    for sample, group in zip(samples, group_ids(samples), strict=True):
-        members.setdefault(group, []).append(sample)
-    groups = list(members.values())
-    random.Random(seed).shuffle(groups)
-    first = round(CUT[0] * len(samples))
-    second = first + round(CUT[1] * len(samples))
-    splits: dict[Split, list[Sample]] = {"fit": [], "select": [], "test": []}
-    begin = 0
-    for together in groups:
-        middle = begin + len(together) / 2
-        name: Split = "fit" if middle < first else "select" if middle < second else "test"
-        splits[name] += together
-        begin += len(together)
     return {name: tuple(part) for name, part in splits.items()}

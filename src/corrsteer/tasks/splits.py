@@ -7,15 +7,19 @@ through the whole run, so that no fit sample is ever tested.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from corrsteer.errors import DataError
-from corrsteer.samples import Sample
+from corrsteer.samples import Sample, group_ids
 
 TEST_SHARE = 0.7
 """Of the rows of a data set that comes in one piece."""
+
+OWN_SHARES = 0.5, 0.2
+"""Of a user's own rows, those that fit and those that select; the others test."""
 
 SELECT_SHARE = 0.1
 """Of the rows that are not for testing."""
@@ -75,6 +79,30 @@ def cut_train(train: Sequence[Sample], test: Sequence[Sample], seed: int) -> Spl
     """
     fit, select = _cut(_positions(len(train)).shuffle(seed=seed), SELECT_SHARE, seed)
     return Splits(_at(train, fit), _at(train, select), shuffled(test, seed))
+
+
+def cut_groups(samples: Sequence[Sample], seed: int) -> Splits:
+    """Splits of own rows: 50 % fit, 20 % select, 30 % test, groups whole.
+
+    Shares go by the seed's order of groups; a group lies where its middle falls.
+    """
+    members: dict[int, list[Sample]] = {}
+    for sample, group in zip(samples, group_ids(samples), strict=True):
+        members.setdefault(group, []).append(sample)
+    groups = list(members.values())
+    random.Random(seed).shuffle(groups)
+    first = round(OWN_SHARES[0] * len(samples))
+    second = first + round(OWN_SHARES[1] * len(samples))
+    fit: list[Sample] = []
+    select: list[Sample] = []
+    test: list[Sample] = []
+    begin = 0
+    for together in groups:
+        middle = begin + len(together) / 2
+        part = fit if middle < first else select if middle < second else test
+        part += together
+        begin += len(together)
+    return Splits(tuple(fit), tuple(select), tuple(test))
 
 
 def shuffled(samples: Sequence[Sample], seed: int) -> tuple[Sample, ...]:
