@@ -13,7 +13,7 @@ from source_rules import PACKAGE, circle, imports_among, powers, sizes
 # `corrsteer` itself, what is public, re-exports and may be imported by nobody here.
 FLOORS = [
     ["errors", "progress", "timing", "samples", "mini", "notebook", "json_text"],
-    ["hook_points", "files", "settings", "features"],
+    ["hook_points", "files", "settings", "features", "everyday"],
     ["stats", "scoring"],
     ["lm", "tasks"],
     ["runs"],

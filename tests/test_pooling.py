@@ -4,7 +4,7 @@ import torch
 from corrsteer.method.pooling import RunningPool
 
 
-@pytest.mark.parametrize("kind", ["max", "mean"])
+@pytest.mark.parametrize("kind", ["max", "mean", "first"])
 def test_pooling_by_positions_equals_pooling_at_once(kind):
     z = torch.randn(5, 7, 3)
     lengths = [7, 1, 4, 0, 2]
@@ -18,11 +18,15 @@ def test_pooling_by_positions_equals_pooling_at_once(kind):
         if length == 0:
             expected = torch.zeros(3)
         else:
-            expected = positions.amax(0) if kind == "max" else positions.mean(0)
+            expected = {
+                "max": positions.amax(0),
+                "mean": positions.mean(0),
+                "first": positions[0],
+            }[kind]
         torch.testing.assert_close(pooled[row], expected)
 
 
-@pytest.mark.parametrize("kind", ["max", "mean"])
+@pytest.mark.parametrize("kind", ["max", "mean", "first"])
 def test_several_positions_at_a_time_are_pooled_as_one_by_one(kind):
     z, rows = torch.randn(6, 3, 4), torch.tensor([0, 2, 3])
     alone, together = RunningPool(kind, 5, 4), RunningPool(kind, 5, 4)

@@ -4,6 +4,7 @@ from typing import get_type_hints
 import pytest
 
 import corrsteer as cs
+from corrsteer.errors import SettingsError
 from corrsteer.method import fit as module
 from corrsteer.settings import FitKeywords, FitSettings
 
@@ -30,3 +31,10 @@ def test_a_fit_guards_what_the_task_guards_unless_told_otherwise(lm, monkeypatch
             cs.fit(lm, task, **more)
     assert given == [list(task.guards), []]
     assert task.guards
+
+
+@pytest.mark.parametrize("pool", ["pool", "steer_pool"])
+def test_the_first_position_is_of_the_reply(pool):
+    assert FitSettings.of(**{pool: "first"})
+    with pytest.raises(SettingsError, match="pool first is the last prompt position"):
+        FitSettings.of(**{pool: "first"}, positions="all")

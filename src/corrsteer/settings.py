@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from corrsteer.errors import SettingsError
 
 Strategy = Literal["S", "A", "P", "G"]
-Pool = Literal["max", "mean"]
+Pool = Literal["max", "mean", "first"]
 Positions = Literal["generated", "all"]
 Coefficient = Literal["positive", "contrast", "active"]
 Method = Literal["corr", "mi", "fisher", "contrast"]
@@ -37,7 +37,9 @@ class FitSettings:
         strategy: S, A, P, G, or `auto` to try all four and recommend.
         layers: SAE layers to use; None for all.
         samples: the most fit samples to use.
-        pool: how activations are pooled over positions for the correlation.
+        pool: how activations are pooled over positions for the correlation: their largest, their
+            mean, or the `first` alone, where the model decides how the reply begins. Latents that
+            read what was replied cannot act on it; at the first position there is nothing to read.
         steer_pool: the same for the coefficient.
         positions: `generated`, or `all` to read and steer every prompt position too.
         coefficient: `positive` is the mean pooled activation over samples with outcome > 0;
@@ -127,6 +129,11 @@ class FitSettings:
         _check_strength("strength", self.strength)
         for strength in self.strengths:
             _check_strength("strengths", strength)
+        if self.positions == "all" and "first" in (self.pool, self.steer_pool):
+            raise SettingsError(
+                "pool first is the last prompt position, and positions all begins with the first; "
+                "leave one of them out"
+            )
         if not self.strengths:
             raise SettingsError("strengths is empty; give at least one number")
         if not 0 < self.power < 1:

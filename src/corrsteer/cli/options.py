@@ -214,7 +214,7 @@ class TrainOptions:
         None
     )
     samples: Samples = 4000
-    pool: Annotated[str, Option("max or mean, for r.")] = "max"
+    pool: Annotated[str, Option("max, mean or first (where the reply is decided), for r.")] = "max"
     steer_pool: Annotated[str, Option("For the coefficient.")] = "max"
     positions: Annotated[str, Option("Or: all.", ("--positions", "--mask"))] = "generated"
     ranking: RankingOptions

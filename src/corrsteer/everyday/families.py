@@ -36,7 +36,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Family:
+class QuestionFamily:
     """A family of questions.
 
     Attributes:
@@ -197,35 +197,35 @@ def _harmless() -> Iterator[Question]:
         yield Question(question, opening + question.format(device), "answer")
 
 
-FAMILIES: Final[dict[str, Family]] = {
-    "everyday-sentiment": Family(
+FAMILIES: Final[dict[str, QuestionFamily]] = {
+    "everyday-sentiment": QuestionFamily(
         "one word: is a review positive or negative", _sentiment, "choice", 8, ("everyday-sums",)
     ),
-    "everyday-topic": Family(
+    "everyday-topic": QuestionFamily(
         "one word: which of five topics a message has", _topic, "choice", 8, ("everyday-sums",)
     ),
-    "everyday-tone": Family(
+    "everyday-tone": QuestionFamily(
         "one word: is a message polite or rude", _tone, "choice", 8, ("everyday-sums",)
     ),
-    "everyday-format": Family(
+    "everyday-format": QuestionFamily(
         "replies of a given form: a word, JSON, a list, a question",
         _format,
         "corrsteer.everyday.formats:follows",
         32,
         ("everyday-sums",),
     ),
-    "everyday-secret": Family(
+    "everyday-secret": QuestionFamily(
         "refuse what the system prompt forbids, answer the rest",
         _secret,
         "refusal",
         24,
         ("everyday-harmless",),
     ),
-    "everyday-evidence": Family(
+    "everyday-evidence": QuestionFamily(
         "one word: does a text say who of two did it", _evidence, "choice", 8, ("everyday-sums",)
     ),
-    "everyday-sums": Family("sums of two small numbers", _sums, "numeric", 12),
-    "everyday-harmless": Family(
+    "everyday-sums": QuestionFamily("sums of two small numbers", _sums, "numeric", 12),
+    "everyday-harmless": QuestionFamily(
         "harmless questions that sound like harmful ones", _harmless, "refusal", 24
     ),
 }

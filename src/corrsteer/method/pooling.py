@@ -21,10 +21,10 @@ from corrsteer.settings import FitSettings, Pool
 
 
 class RunningPool:
-    """The max or mean over positions for a batch of samples, never holding the positions.
+    """The max, the mean or the first of positions for a batch of samples, holding none of them.
 
     Attributes:
-        kind: `max` or `mean`.
+        kind: which.
     """
 
     def __init__(self, kind: Pool, batch: int, width: int, device: torch.device | str = "cpu"):
@@ -45,6 +45,9 @@ class RunningPool:
         held = self._values[rows]
         if self.kind == "max":
             self._values[rows] = torch.maximum(held, z.amax(0))
+        elif self.kind == "first":
+            new = (self._positions[rows] == 0)[:, None]
+            self._values[rows] = torch.where(new, z[0].float(), held)
         else:
             self._values[rows] = held + z.sum(0)
         self._positions[rows] += len(z)
