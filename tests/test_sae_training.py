@@ -14,6 +14,7 @@ from corrsteer.hook_points import HookPoint
 from corrsteer.lm.known_models import KNOWN_MODELS
 from corrsteer.lm.load_check import residuals_of
 from corrsteer.lm.sae_placement import choose_handles
+from corrsteer.lm.texts import Documents, loss_of, residuals_at
 from corrsteer.sae_training import training
 from corrsteer.sae_training.dictionary import (
     DictionarySettings,
@@ -23,13 +24,11 @@ from corrsteer.sae_training.dictionary import (
 )
 from corrsteer.sae_training.documents import (
     HELD_OUT,
-    Documents,
     own_prompts,
     pieces_of,
     prompts_of,
     texts_of,
 )
-from corrsteer.sae_training.passes import loss_of, residuals_at
 from corrsteer.sae_training.quality import SAEQuality, quality_of
 from corrsteer.sae_training.settings import SAESettings
 from corrsteer.sae_training.training import train_saes

@@ -17,6 +17,7 @@ from corrsteer.errors import DataError
 from corrsteer.files import regular
 from corrsteer.lm.decoding import greedy
 from corrsteer.lm.models import LanguageModel
+from corrsteer.lm.texts import Documents
 from corrsteer.progress import Advance
 from corrsteer.sae_training.prompts import requests
 from corrsteer.sae_training.settings import SAESettings
@@ -75,24 +76,6 @@ class Pieces:
         """Tells them from others."""
         told = [[each.ids, each.is_prompt] for each in (*self.train, *self.held_out)]
         return hashlib.sha256(json.dumps([len(self.train), told]).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Documents:
-    """Token ids of texts.
-
-    Attributes:
-        ids: of each text.
-        skip: see `Pieces`.
-    """
-
-    ids: Sequence[Sequence[int]]
-    skip: int
-
-    @property
-    def positions(self) -> int:
-        """Positions that are not left out."""
-        return sum(max(len(each) - self.skip, 0) for each in self.ids)
 
 
 def texts_of(files: Iterable[Path]) -> list[TextSource]:

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.models import LanguageModel
-from corrsteer.sae_training.documents import Documents
-from corrsteer.sae_training.passes import loss_of
+from corrsteer.lm.texts import Documents, loss_of
 
 ROWS = 4096
 """Positions encoded at once."""

@@ -21,6 +21,7 @@ from corrsteer.hook_points import HookPoint
 from corrsteer.json_text import to_json
 from corrsteer.lm.known_models import hub_id
 from corrsteer.lm.models import LanguageModel
+from corrsteer.lm.texts import Documents, residuals_at
 from corrsteer.progress import SILENT, Progress
 from corrsteer.sae_training.dictionary import (
     UPDATES,
@@ -31,7 +32,6 @@ from corrsteer.sae_training.dictionary import (
 )
 from corrsteer.sae_training.documents import (
     HELD_OUT,
-    Documents,
     Piece,
     Pieces,
     TextSource,
@@ -39,7 +39,6 @@ from corrsteer.sae_training.documents import (
     pieces_of,
     with_replies,
 )
-from corrsteer.sae_training.passes import residuals_at
 from corrsteer.sae_training.quality import SAEQuality, quality_of
 from corrsteer.sae_training.settings import SAESettings
 

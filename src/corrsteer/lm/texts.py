@@ -1,4 +1,4 @@
-"""Forward passes over texts: residuals to train on, and the loss with one of them replaced.
+"""Forward passes over texts: residuals, the loss with some of them replaced, logits.
 
 Changes when texts are run in another way.
 """
@@ -19,13 +19,31 @@ from corrsteer.lm.decoding import length_batches
 from corrsteer.lm.hooks import Tap, tapped
 from corrsteer.lm.models import LanguageModel
 from corrsteer.progress import Advance
-from corrsteer.sae_training.documents import Documents
 
 LOSS_BATCH = 8
 """Texts whose logits over the whole vocabulary are held at once."""
 
 Replace = Callable[[Float[Tensor, "rows d_model"]], Float[Tensor, "rows d_model"]]
 """Gives residuals that take the place of others."""
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Token ids of texts.
+
+    Attributes:
+        ids: of each text.
+        skip: positions at the beginning of each that are left out of what is read, as the first,
+            which models use as an attention sink.
+    """
+
+    ids: Sequence[Sequence[int]]
+    skip: int
+
+    @property
+    def positions(self) -> int:
+        """Positions that are not left out."""
+        return sum(max(len(each) - self.skip, 0) for each in self.ids)
 
 
 @dataclass(frozen=True)
@@ -80,7 +98,7 @@ def residuals_at(
             return tap
 
         with tapped(lm.model, {hook_point: keep(hook_point) for hook_point in hook_points}):
-            _logits(lm, batch, keep=1)
+            logits_of(lm, batch, keep=1)
         done = rows.stop
         advance(len(batch.ids))
     for hook_point, residuals in found.items():
@@ -114,7 +132,7 @@ def loss_of(
 
         taps = {hook_point: put(replace) for hook_point, replace in (replaced or {}).items()}
         with tapped(lm.model, taps):
-            logits = _logits(lm, batch)
+            logits = logits_of(lm, batch)
         predicts = (batch.read[:, :-1] & batch.attended[:, 1:]).to(logits.device)
         targets = batch.ids[:, 1:].to(logits.device)[predicts]
         losses = functional.cross_entropy(
@@ -124,7 +142,7 @@ def loss_of(
     return total / max(count, 1)
 
 
-def _logits(lm: LanguageModel, batch: Batch, keep: int = 0) -> Tensor:
+def logits_of(lm: LanguageModel, batch: Batch, keep: int = 0) -> Tensor:
     """Logits of a batch: of the last `keep` positions, or of all."""
     output = lm.model(
         input_ids=batch.ids.to(lm.device),
