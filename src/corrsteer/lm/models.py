@@ -202,8 +202,12 @@ class LanguageModel:
             )
         return ids
 
-    def tokens(self, sample: Sample) -> list[int]:
+    def tokens(self, sample: Sample, reply: str = "") -> list[int]:
         """Token ids of a sample's prompt, whether or not the model has positions for them.
+
+        Args:
+            sample: any.
+            reply: a text that follows the prompt.
 
         Raises:
             ModelError: a chat that the model's template does not take whole, or a token that the
@@ -215,7 +219,7 @@ class LanguageModel:
         bos = self.tokenizer.bos_token_id
         if self.prepend_bos and bos is not None and first[:1] != [bos]:
             first = [bos, *first]
-        ids = prompt_tokens(self.tokenizer, text, first)
+        ids = prompt_tokens(self.tokenizer, text + reply, first)
         known = self._n_embeddings
         if max(ids, default=0) >= known:
             raise ModelError(
