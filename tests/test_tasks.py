@@ -265,9 +265,9 @@ def test_an_empty_file_is_refused(write, content):
 def test_a_missing_or_foreign_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="cannot read"):
         cs.load_task(tmp_path / "none.jsonl", scorer="exact")
-    (tmp_path / "t.csv").write_text("a,b")
+    (tmp_path / "t.txt").write_text("a,b")
     with pytest.raises(DataError, match=r"is no \.jsonl file"):
-        cs.load_task(tmp_path / "t.csv")
+        cs.load_task(tmp_path / "t.txt")
 
 
 def test_an_unknown_task_is_refused_with_the_nearest_name():

@@ -15,6 +15,19 @@ Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class RatedReply:
+    """A reply that somebody recorded, and what it was rated.
+
+    Attributes:
+        text: the reply.
+        outcome: its score, in [0, 1]; None where it has none.
+    """
+
+    text: str
+    outcome: float | None = None
+
+
+@dataclass(frozen=True)
 class Sample:
     """One prompt with what its reply is judged by.
 
@@ -27,6 +40,7 @@ class Sample:
         template_options: what the template is given beside them, as `enable_thinking`.
         group: what it belongs together with, as a topic or a template; None for nothing known.
         metadata: the row's other fields, for function scorers.
+        rated: a reply that came with the row, or None.
     """
 
     id: str
@@ -37,6 +51,7 @@ class Sample:
     template_options: Mapping[str, Any] = field(default_factory=dict)
     group: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    rated: RatedReply | None = None
 
     @property
     def text(self) -> str:

@@ -39,6 +39,7 @@ from corrsteer.runs.run import Run
 from corrsteer.scoring.base import prepare
 from corrsteer.tasks import Task, known_tasks, load_task, mini, own_guards
 from corrsteer.tasks.chats import written_option
+from corrsteer.tasks.rows import is_task_file
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def task_of(name: str, setup: TaskSetup) -> Task:
             few=setup.few or 0,
             chat=setup.template_options or bool(setup.chat),
             select_token=bool(setup.select_token),
+            **setup.reply_fields,
         )
     prepare(task.scorer)
     return task
@@ -154,7 +156,7 @@ def _loading(options: ModelOptions, engine: str) -> dict[str, Any]:
 
 def default_model(task: str) -> str:
     """The model for a task where none is given."""
-    built_in = task in mini.NAMES or task.endswith(".jsonl")
+    built_in = task in mini.NAMES or is_task_file(task)
     return DEFAULT_MODEL if built_in else DEFAULT_BENCHMARK_MODEL
 
 
@@ -220,6 +222,9 @@ def setup_of(run: Run | None, setup: TaskSetup, task: str) -> TaskSetup:
         or tuple(written_option(*option) for option in asked.template_options.items()),
         select_token=asked.select_token if setup.select_token is None else setup.select_token,
         data=setup.data or ((asked.data,) if asked.data else ()),
+        reply_field=setup.reply_field or asked.reply_field,
+        score_field=setup.score_field or asked.score_field,
+        good_above=asked.good_above if setup.good_above is None else setup.good_above,
     )
 
 

@@ -22,6 +22,7 @@ from corrsteer.scoring.registry import check_scorer_name
 from corrsteer.settings import FitSettings
 from corrsteer.tasks import check_task_name, known_tasks
 from corrsteer.tasks.chats import template_option
+from corrsteer.tasks.rated import ReplyFields
 
 BASELINE = "baseline"
 """What `eval` takes for the unsteered model alone."""
@@ -34,7 +35,7 @@ Device = Annotated[
 ]
 Dtype = Annotated[str | None, Option("float32, bfloat16 or float16.")]
 HookShift = Annotated[int, Option("Steer this many blocks later.", show_default=False)]
-TaskName = Annotated[str, Option("Known name (see `tasks`) or a .jsonl file.")]
+TaskName = Annotated[str, Option("Known name (see `tasks`), or a file of rows.")]
 Scorer = Annotated[str | None, Option("Judge replies by this instead.", metavar="NAME")]
 LongestReply = Annotated[int | None, Option("Longest reply.")]
 OneDataFolder = Annotated[tuple[str, ...], Option("Local copy of the data set.", metavar="FOLDER")]
@@ -115,6 +116,14 @@ class TaskSetup:
     select_token: Annotated[
         bool | None, Option("Choose the reply among the options' letters alone.")
     ] = None
+    reply_field: Annotated[
+        str | None,
+        Option("Field of rows with a reply that was rated; `none` to make replies anew."),
+    ] = None
+    score_field: Annotated[str | None, Option("Field with its score.")] = None
+    good_above: Annotated[
+        float | None, Option("Scores above it are good. [default: the scale of the scores]")
+    ] = None
     seed: Annotated[int | None, Option("Of splits, draws and controls. [default: 42]")] = None
     batch_size: BatchSize = 32
     test_limit: TestLimit = None
@@ -133,6 +142,15 @@ class TaskSetup:
     def template_options(self) -> dict[str, Any]:
         """Name -> value of what chat templates are given."""
         return dict(map(template_option, self.template_option))
+
+    @property
+    def reply_fields(self) -> ReplyFields:
+        """Where rows hold replies that were rated."""
+        return {
+            "reply_field": self.reply_field,
+            "score_field": self.score_field,
+            "good_above": self.good_above,
+        }
 
     @property
     def the_seed(self) -> int:
@@ -328,9 +346,9 @@ class EvalOptions:
 
     run: Annotated[str, Argument("RUN|baseline")]
     model: ModelOptions
-    task: Annotated[str | None, Option("Known name or .jsonl file. [default: the run's own]")] = (
-        None
-    )
+    task: Annotated[
+        str | None, Option("Known name or a file of rows. [default: the run's own]")
+    ] = None
     setup: TaskSetup
     strength: Annotated[
         tuple[float, ...] | None, Option("[default: the run's own]", metavar="a,b,c")

@@ -28,6 +28,7 @@ from corrsteer.studies.paper.cells import Cells
 from corrsteer.studies.paper.paper import Materials, run_study
 from corrsteer.studies.paper.settings import StudySettings
 from corrsteer.tasks import Task, known_tasks, mini
+from corrsteer.tasks.rows import is_task_file
 
 MODEL = ("model", "revision", "sae", "hook_shift", "dtype")
 """Options that say which model a study is of."""
@@ -74,7 +75,7 @@ def _content(
     """What the names in a study's options stand for, by digests."""
     facts = facts_asked(options.model_options, tasks[0])
     folders = [name.rpartition("=")[2] for name in options.data]
-    files = [name for name in tasks if name.endswith(".jsonl")]
+    files = [name for name in tasks if is_task_file(name)]
     sources = {name: getattr(load_scorer(spec), "source", "") for name, spec in scorers.items()}
     return {
         "files": model_digests(facts.id),

@@ -10,16 +10,19 @@ import dataclasses
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 from corrsteer.execution.units import Halving, fingerprint
 from corrsteer.lm.decoding import greedy
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.shared_prefix import Vectors, decode_arms
+from corrsteer.lm.teacher_forcing import log_probabilities
 from corrsteer.runs.steer import steer
 from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import Scorer, score_batch
+from corrsteer.settings import Positions
 
 Ids = Sequence[int]
 
@@ -87,6 +90,40 @@ class ArmDecoding:
     def fingerprint(self) -> str:
         """What it decodes with."""
         return fingerprint("branch", self.letters, self.max_new_tokens, list(self.arms))
+
+
+@dataclass(frozen=True)
+class Likelihoods:
+    """Mean log-probability per token, by arm, of units of batches of prompts with given replies.
+
+    Attributes:
+        arms: what each adds to the residuals.
+        positions: that are steered.
+    """
+
+    arms: Sequence[Vectors]
+    positions: Positions
+    halving: Halving = field(default_factory=Halving)
+
+    def __call__(
+        self, lm: LanguageModel, unit: Sequence[Sequence[tuple[Ids, Ids]]]
+    ) -> list[list[float | None]]:
+        """By arm, one number a reply; None for one without tokens."""
+        return [self._means(lm, unit, arm) for arm in self.arms]
+
+    def _means(
+        self, lm: LanguageModel, unit: Sequence[Sequence[tuple[Ids, Ids]]], arm: Vectors
+    ) -> list[float | None]:
+        def rows(pairs: Sequence[tuple[Ids, Ids]]) -> list[list[float]]:
+            prompts, replies = zip(*pairs, strict=True)
+            return log_probabilities(lm.decoder, prompts, replies, arm, self.positions)
+
+        parts = [part for batch in unit for part in self.halving.run(rows, batch)]
+        return [fmean(row) if row else None for part in parts for row in part]
+
+    def fingerprint(self) -> str:
+        """What it steers with."""
+        return fingerprint("likelihoods", self.positions, list(self.arms))
 
 
 @dataclass(frozen=True)

@@ -189,17 +189,17 @@ def greedy_with_residuals(
     def on_step(rows: Tensor, alive: Tensor, unpadded: Tensor | None) -> None:
         if unpadded is not None and positions == "all":
             for column in range(unpadded.shape[1] - 1):
-                _send(receive, seen, rows, unpadded[:, column], column)
-            _send(receive, seen, rows, torch.ones_like(alive), -1)
+                send_column(receive, seen, rows, unpadded[:, column], column)
+            send_column(receive, seen, rows, torch.ones_like(alive), -1)
         else:
-            _send(receive, seen, rows, alive, -1)
+            send_column(receive, seen, rows, alive, -1)
         seen.clear()
 
     with tapped(decoder.model, {hook: keep(hook) for hook in hook_points}):
         return _decode(decoder, prompts, max_new_tokens, on_step)
 
 
-def _send(
+def send_column(
     receive: Callable[[Residuals], None],
     seen: Mapping[HookPoint, Tensor],
     rows: Tensor,

@@ -202,8 +202,12 @@ class LanguageModel:
             )
         return ids
 
-    def tokens(self, sample: Sample) -> list[int]:
+    def tokens(self, sample: Sample, reply: str = "") -> list[int]:
         """Token ids of a sample's prompt, whether or not the model has positions for them.
+
+        Args:
+            sample: any.
+            reply: a text that follows the prompt.
 
         Raises:
             ModelError: a chat that the model's template does not take whole, or a token that the
@@ -212,7 +216,7 @@ class LanguageModel:
         text, first = sample.prompt, self._opening
         if sample.messages is not None:  # a template writes special tokens itself
             text, first = rendered(self.tokenizer, self.id, sample), []
-        ids = prompt_tokens(self.tokenizer, text, self._begun(first))
+        ids = prompt_tokens(self.tokenizer, text + reply, self._begun(first))
         self._check_known(ids, f"sample {sample.id!r}")
         return ids
 

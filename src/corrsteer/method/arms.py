@@ -13,18 +13,21 @@ from itertools import chain
 from typing import Literal, Protocol, TypedDict, Unpack, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corrsteer.errors import DataError
-from corrsteer.execution.jobs import ArmDecoding, Decoding, Judging
+from corrsteer.execution.jobs import ArmDecoding, Decoding, Judging, Likelihoods
 from corrsteer.execution.units import IN_PROCESS, AnyResult, AnyUnit, Execution, RememberedJob
 from corrsteer.lm.decoding import length_batches
+from corrsteer.lm.given_replies import Passage, passages_of
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.shared_prefix import Vectors
 from corrsteer.runs.comparison import Comparison, PairedOutcomes, Responses, outcomes_of
 from corrsteer.runs.steer import check_fit
 from corrsteer.runs.steering import Steering
-from corrsteer.samples import Sample, group_ids
+from corrsteer.samples import RatedReply, Sample, group_ids
 from corrsteer.scoring.base import Score
+from corrsteer.stats.preference import preference_outcomes
 from corrsteer.tasks import Task
 
 
@@ -98,6 +101,8 @@ class ArmRunner:
     @cached_property
     def baseline(self) -> Responses:
         """The unsteered model's replies."""
+        if not self.task.generates:
+            return self._moved(self._unmoved)
         return self._responses(self._drafts)
 
     def steered(self, steerings: Sequence[Steering], name: str = "steered") -> list[Responses]:
@@ -109,6 +114,8 @@ class ArmRunner:
         """
         for steering in steerings:
             check_fit(self.lm, steering, self._force)
+        if not self.task.generates:
+            return self._rated(steerings, name)
         active = [index for index, steering in enumerate(steerings) if steering.scaled()]
         together = [index for index in active if steerings[index].positions == "generated"]
         arms = [steerings[index].scaled() for index in together]
@@ -119,6 +126,51 @@ class ArmRunner:
         for index in sorted(set(active) - set(together)):
             responses[index] = self._responses(self._greedy(name, steerings[index]))
         return responses
+
+    def _rated(self, steerings: Sequence[Steering], name: str) -> list[Responses]:
+        """The replies that came with the samples, as each steering moves their probability."""
+        found = [self.baseline] * len(steerings)
+        for positions in dict.fromkeys(steering.positions for steering in steerings):
+            active = [
+                index
+                for index, steering in enumerate(steerings)
+                if steering.positions == positions and steering.scaled()
+            ]
+            arms = [steerings[index].scaled() for index in active]
+            moved = self._likelihoods(Likelihoods(arms, positions), name) if arms else ()
+            for index, likelihoods in zip(active, moved, strict=True):
+                found[index] = self._moved(likelihoods)
+        return found
+
+    @cached_property
+    def _unmoved(self) -> NDArray[np.float64]:
+        """The unsteered model's mean log-probability per token of each rated reply."""
+        (found,) = self._likelihoods(Likelihoods([{}], "generated"), "baseline")
+        return np.asarray(found)
+
+    def _likelihoods(self, job: Likelihoods, name: str) -> NDArray[np.float64]:
+        """One number a sample, a row an arm; NaN for a reply without tokens."""
+        units = [
+            [
+                [(self._passages[i].prompt, self._passages[i].reply or ()) for i in batch]
+                for batch in unit
+            ]
+            for unit in self._units
+        ]
+        found = np.full((len(job.arms), len(self.samples)), np.nan)
+        for indices, by_arm in self._passed(name, job, units):
+            found[:, indices] = np.array(by_arm, dtype=np.float64)
+        return found
+
+    def _moved(self, likelihoods: NDArray[np.float64]) -> Responses:
+        rated = [sample.rated or RatedReply("") for sample in self.samples]
+        marks = np.array([np.nan if r.outcome is None else r.outcome for r in rated])
+        outcomes = preference_outcomes(self._unmoved, likelihoods, marks, self.groups)
+        scores = (
+            Score(None if np.isnan(outcome) else float(outcome), f"{likelihood:.3f}")
+            for outcome, likelihood in zip(outcomes, likelihoods, strict=True)
+        )
+        return Responses(tuple(r.text for r in rated), tuple(scores), likelihoods)
 
     def outcomes(
         self, steerings: Sequence[Steering], name: str = "steered"
@@ -132,9 +184,14 @@ class ArmRunner:
         return [each.comparison() for each in self.outcomes(steerings, name)]
 
     @cached_property
-    def _prompts(self) -> list[list[int]]:
+    def _passages(self) -> list[Passage]:
         what = f"{self.task.name} {self._split}"
-        return self.lm.prompts_of(self.samples, self.task.max_new_tokens, what)
+        given = not self.task.generates
+        return passages_of(self.lm, self.samples, self.task.max_new_tokens, what, given)
+
+    @property
+    def _prompts(self) -> list[Sequence[int]]:
+        return [passage.prompt for passage in self._passages]
 
     @cached_property
     def _drafts(self) -> list[list[int]]:
@@ -144,7 +201,7 @@ class ArmRunner:
     @cached_property
     def _units(self) -> list[list[Sequence[int]]]:
         """The samples' indices in batches, and those in units."""
-        batches = length_batches([len(ids) for ids in self._prompts], self._batch_size)
+        batches = length_batches([each.length for each in self._passages], self._batch_size)
         return self._execution.units_of(batches)
 
     def _greedy(self, name: str, steering: Steering | None = None) -> list[list[int]]:

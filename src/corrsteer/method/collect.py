@@ -1,5 +1,7 @@
 """Run a task greedily and stream statistics of the SAE activations behind each generated token.
 
+Where replies came with the samples they are read in place of being generated.
+
 Changes when activations are captured or pooled differently. Memory is that of one batch and of the
 statistics, whatever the number of samples and the length of replies: residuals wait in a buffer of
 bounded size until they are encoded and pooled.
@@ -21,9 +23,11 @@ from corrsteer.execution.units import IN_PROCESS, Execution, Halving
 from corrsteer.files import write_whole
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.decoding import greedy_with_residuals, length_batches
+from corrsteer.lm.given_replies import Passage, passages_of
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.sae_placement import settled
 from corrsteer.lm.saes import SparseCoder
+from corrsteer.lm.teacher_forcing import read_replies
 from corrsteer.method.pooling import BatchPooler
 from corrsteer.runs.activation_log import (
     ActivationLog,
@@ -84,15 +88,16 @@ def collect(
     """
     if not samples:
         raise DataError(f"the fit split of {task.name} is empty; give it rows")
-    prompts = lm.prompts_of(samples, task.max_new_tokens, f"{task.name} fit")
-    pairs = list(zip(samples, prompts, strict=True))
-    batches = length_batches([len(ids) for _, ids in pairs], settings.batch_size)
-    units = execution.units_of([[pairs[index] for index in batch] for batch in batches])
+    passages = passages_of(lm, samples, task.max_new_tokens, f"{task.name} fit")
+    batches = length_batches([each.length for each in passages], settings.batch_size)
+    units = execution.units_of(
+        [[(samples[index], passages[index]) for index in batch] for batch in batches]
+    )
     groups = group_labels([*{s.id: s for s in (*task.fit, *samples)}.values()])
     total = _Total.empty(coders, lm, groups if settings.log else None)
     if execution.checkpoint is not None:
         total.restore(execution.checkpoint, [sum(map(len, unit)) for unit in units])
-    job = Collecting(coders, task.scorer, task.allowed_replies, task.max_new_tokens, settings)
+    job = Collecting(coders, task.fit_scorer, task.allowed_replies, task.max_new_tokens, settings)
     with execution.progress.stage(f"{task.name} fit: collect", len(samples)) as advance:
         advance(sum(len(batch) for unit in units[: total.units] for batch in unit))
         rest = units[total.units :]
@@ -123,7 +128,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Collecting:
-    """Collects units of batches of samples with their prompts' token ids.
+    """Collects units of batches of samples with their token ids.
 
     Attributes:
         coders: SAE of each hook point.
@@ -144,9 +149,7 @@ class Collecting:
         """The job with its SAEs where the model is."""
         return replace(self, coders=settled(self.coders, lm))
 
-    def __call__(
-        self, lm: LanguageModel, unit: Sequence[Sequence[tuple[Sample, Sequence[int]]]]
-    ) -> Part:
+    def __call__(self, lm: LanguageModel, unit: Sequence[Sequence[tuple[Sample, Passage]]]) -> Part:
         """What is collected of one unit.
 
         Raises:
@@ -172,18 +175,11 @@ class Collecting:
                     entries.append(Entries.of(pooled.ids, pooled.outcomes, at))
         return Part(statistics, entries, unscored)
 
-    def _pooled(self, lm: LanguageModel, batch: Sequence[tuple[Sample, Sequence[int]]]) -> _Pooled:
+    def _pooled(self, lm: LanguageModel, batch: Sequence[tuple[Sample, Passage]]) -> _Pooled:
         pooler = BatchPooler(self.coders, len(batch), self.settings, lm)
-        replies = greedy_with_residuals(
-            lm.decoder_for(self.letters),
-            [prompt for _, prompt in batch],
-            self.max_new_tokens,
-            list(self.coders),
-            self.settings.positions,
-            pooler.receive,
-        )
+        replies = self._replies(lm, batch, pooler)
         samples = [sample for sample, _ in batch]
-        scores = score_batch(self.scorer, [lm.decode(reply) for reply in replies], samples)
+        scores = score_batch(self.scorer, replies, samples)
         judged = [row for row, score in enumerate(scores) if score.outcome is not None]
         return _Pooled(
             ids=[samples[row].id for row in judged],
@@ -193,6 +189,19 @@ class Collecting:
             },
             unscored=len(samples) - len(judged),
         )
+
+    def _replies(
+        self, lm: LanguageModel, batch: Sequence[tuple[Sample, Passage]], pooler: BatchPooler
+    ) -> list[str]:
+        """The replies that came with the samples, or those generated; the pooler sees the pass."""
+        decoder, prompts = lm.decoder_for(self.letters), [passage.prompt for _, passage in batch]
+        reading = list(self.coders), self.settings.positions, pooler.receive
+        given = [(s.rated.text, p.reply) for s, p in batch if s.rated and p.reply is not None]
+        if len(given) == len(batch):
+            read_replies(decoder, prompts, [ids for _, ids in given], *reading)
+            return [text for text, _ in given]
+        found = greedy_with_residuals(decoder, prompts, self.max_new_tokens, *reading)
+        return [lm.decode(reply) for reply in found]
 
 
 @dataclass(frozen=True)

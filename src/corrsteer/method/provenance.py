@@ -28,8 +28,8 @@ from corrsteer.runs.digests import (
 from corrsteer.runs.identity import difference
 from corrsteer.runs.run import Provenance, Run
 from corrsteer.samples import Sample
-from corrsteer.tasks import TASK_FILE, Task, data_files, hub
-from corrsteer.tasks.jsonl import check_there
+from corrsteer.tasks import Task, data_files, hub
+from corrsteer.tasks.rows import check_there, is_task_file
 
 LIBRARIES = ("corrsteer", "torch", "transformers", "sae-lens", "numpy", "scipy", "safetensors")
 
@@ -130,7 +130,7 @@ def task_file_digest(name: str) -> str:
     """
     path = expanded(name)
     try:
-        return whole_digest(path) if path.suffix == TASK_FILE and path.is_file() else ""
+        return whole_digest(path) if is_task_file(path) and path.is_file() else ""
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -176,7 +176,7 @@ def check_own_task(run: Run) -> None:
     """
     name, recorded = run.provenance.task, run.provenance.content.task_file
     path = expanded(name)
-    if path.suffix != TASK_FILE:
+    if not is_task_file(path):
         return
     check_there(path, "the run was made on it: give it by --task, wherever it is now")
     if recorded and not file_changed(run):

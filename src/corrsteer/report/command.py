@@ -38,7 +38,7 @@ def reproduce(run: Run) -> str | None:
     options = {"model": made.model, **_sae_options(run), "task": made.task}
     options |= {"scorer": made.scorer, "max_new_tokens": made.max_new_tokens}
     asked = dataclasses.asdict(made.task_options)
-    options |= {name: value for name, value in asked.items() if value}
+    options |= {name: value for name, value in asked.items() if value or isinstance(value, float)}
     given = options.pop("template_options", {})
     options["template_option"] = [written_option(*option) for option in given.items()]
     options |= {"guard": ",".join(made.guards) or "none"}

@@ -23,10 +23,13 @@ class Responses:
     Attributes:
         texts: the replies.
         scores: their judgements.
+        likelihoods: mean log-probability per token of each, where nothing was generated and they
+            are replies that came with the samples; NaN for one without tokens.
     """
 
     texts: tuple[str, ...]
     scores: tuple[Score, ...]
+    likelihoods: NDArray[np.float64] | None = None
 
     @cached_property
     def outcomes(self) -> Outcomes:

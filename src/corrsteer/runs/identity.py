@@ -17,6 +17,7 @@ from corrsteer.errors import ArtifactError
 from corrsteer.runs.content import Content, Extent
 from corrsteer.runs.run import Provenance, Run
 from corrsteer.settings import FitSettings
+from corrsteer.tasks.rows import is_task_file
 
 LABELS = {
     "sae_ids": "the SAE at {}",
@@ -40,7 +41,7 @@ DIGESTS = (
 OF_STATISTICS = (
     *("model", "revision", "files", "sae_source", "sae_ids", "saes", "hook_shift", "dtype"),
     *("scorer", "scorer_source", "max_new_tokens", "few", "chat", "select_token"),
-    "template_options",
+    *("template_options", "good_above"),
     *("pool", "steer_pool", "positions", "sae_dtype"),
 )
 """What runs must have in common for their statistics to be of the same thing."""
@@ -158,7 +159,7 @@ def check_alike(
     theirs = Identity.of(other)
     task, another = made.provenance.task, theirs.provenance.task
     names = {*OF_STATISTICS}
-    if not (task.endswith(".jsonl") and another.endswith(".jsonl")):
+    if not (is_task_file(task) and is_task_file(another)):
         names.add("task")
     found = known_difference(theirs, made, names)
     if found is None and task == another and made.settings.seed == theirs.settings.seed:

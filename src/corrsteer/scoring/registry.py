@@ -17,6 +17,7 @@ from pathlib import Path
 from corrsteer.errors import ScorerError, unknown
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import Score, Scorer, checked_outcome, shown, unread
+from corrsteer.scoring.rated import RATED
 from corrsteer.scoring.rules import RULES, RuleScorer
 
 JUDGES = {
@@ -30,7 +31,8 @@ def load_scorer(spec: str) -> Scorer:
     """The scorer that `--scorer` names.
 
     Args:
-        spec: a name of `RULES` or `JUDGES`; `regex:PATTERN`; or `package.module:function`, one of
+        spec: a name of `RULES` or `JUDGES`; `rated`, for replies that were rated already;
+            `regex:PATTERN`; or `package.module:function`, one of
             `(reply, sample)` that returns a float in [0, 1], or None where it cannot judge.
             It is imported and run, so name only code you trust.
 
@@ -40,6 +42,8 @@ def load_scorer(spec: str) -> Scorer:
     """
     if spec in RULES:
         return RULES[spec]
+    if spec == RATED.name:
+        return RATED
     if spec in JUDGES:
         module_name, _, name = JUDGES[spec].partition(":")
         judge: Scorer = getattr(importlib.import_module(module_name), name)
@@ -56,7 +60,7 @@ def check_scorer_name(spec: str) -> None:
     Raises:
         UnknownNameError: no such rule.
     """
-    known = [*RULES, *JUDGES]
+    known = [*RULES, *JUDGES, RATED.name]
     if spec not in known and ":" not in spec:
         remedy = f"choose {', '.join(known)}, regex:PATTERN or package.module:function"
         raise unknown("scorer", spec, known, remedy)

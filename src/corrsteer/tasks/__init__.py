@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Unpack
 
 from corrsteer.errors import DataError, SettingsError, unknown
 from corrsteer.everyday.families import FAMILIES as EVERYDAY
@@ -26,14 +26,13 @@ from corrsteer.tasks.gsm8k import GSM8K
 from corrsteer.tasks.harmbench import HARMBENCH
 from corrsteer.tasks.mmlu import MMLU
 from corrsteer.tasks.mmlu_pro import MMLU_PRO
+from corrsteer.tasks.rated import ReplyFields, check_rated
 from corrsteer.tasks.repeats import told_repeats
+from corrsteer.tasks.rows import TASK_FILES, check_there, is_task_file
 from corrsteer.tasks.simpleqa import SIMPLEQA
 from corrsteer.tasks.xstest import XSTEST
 
 __all__ = ["Sample", "Task", "TaskOptions", "check_task_name", "known_tasks", "load_task"]
-
-TASK_FILE = ".jsonl"
-"""How the name of a task ends that is a file."""
 
 _BENCHMARKS = {
     each.name: each
@@ -66,11 +65,13 @@ def load_task(
     few: int = 0,
     chat: bool | Mapping[str, Any] = False,
     select_token: bool = False,
+    **fields: Unpack[ReplyFields],
 ) -> Task:
-    """The task of that name, or the one that a `.jsonl` file describes.
+    """The task of that name, or the one that a file of rows describes.
 
     Args:
-        name: a known name, or the path of a `.jsonl` file.
+        name: a known name, or the path of a file: JSON Lines, JSON, CSV, Parquet, or a log of
+            lm-evaluation-harness or Inspect.
         scorer: judges replies in place of the task's own; see `scoring.load_scorer`.
         seed: of splits that are cut here, and of the order of those that are not.
         max_new_tokens: longest reply, in place of the task's own.
@@ -80,6 +81,7 @@ def load_task(
             and is what the template is given beside the messages, as `{"enable_thinking": False}`.
         select_token: whether a reply is chosen among the options' letters alone, whatever else
             the model would rather say.
+        fields: where rows hold replies that were rated; see `ReplyFields`.
 
     Raises:
         UnknownNameError: nothing is known under that name.
@@ -90,11 +92,11 @@ def load_task(
     if max_new_tokens is not None and max_new_tokens < 1:
         raise SettingsError(f"max_new_tokens is {max_new_tokens}; choose 1 or more")
     judge = load_scorer(scorer) if scorer is not None else None
-    path, own = expanded(name), expanded(name).suffix == TASK_FILE
+    path, own = expanded(name), is_task_file(name)
     if data is not None and str(name) not in _BENCHMARKS:
         raise SettingsError(f"--data is for benchmarks of the hub ({', '.join(_BENCHMARKS)})")
     if own:
-        task = jsonl.load(path, judge, seed, max_new_tokens)
+        task = jsonl.load(path, judge, seed, max_new_tokens, fields)
     else:
         task = _load_known(str(name), seed, None if data is None else expanded(data), judge)
         if max_new_tokens is not None:
@@ -104,11 +106,13 @@ def load_task(
             f"{task.name} is not answered by one letter; --select-token is for multiple choice "
             "of one token"
         )
+    check_rated(task, fields)
     splits = {"fit": task.fit, "select": task.select, "test": task.test}
     task = replace(task, repeats=told_repeats(task.name, splits, near=own))
     task = with_examples(task, few)
     is_chat, asked = (chat, {}) if isinstance(chat, bool) else (True, dict(chat))
-    options = TaskOptions(few, is_chat, select_token, None if data is None else str(data), asked)
+    folder = None if data is None else str(data)
+    options = TaskOptions(few, is_chat, select_token, folder, asked, **fields)
     return replace(as_chat(task, asked) if is_chat else task, options=options)
 
 
@@ -154,13 +158,13 @@ def check_task_name(name: str) -> None:
         UnknownNameError: nothing is known under that name.
         DataError: a file that is not there, or not a `.jsonl` file.
     """
-    if Path(name).suffix == TASK_FILE:
-        jsonl.check_there(expanded(name))
+    if is_task_file(name):
+        check_there(expanded(name))
         return
     if name in _BENCHMARKS or name in mini.NAMES or name in EVERYDAY:
         return
     if os.path.exists(name):  # noqa: PTH110
-        raise DataError(f"{name!r} is no .jsonl file; expected JSON Lines, one object a line")
+        raise DataError(f"{name!r} is no .jsonl file; expected rows in {TASK_FILES}")
     remedy = "see `corrsteer tasks`, or give a .jsonl file"
     raise unknown("task", name, list(known_tasks()), remedy)
 

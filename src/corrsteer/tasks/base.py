@@ -12,6 +12,7 @@ from typing import Any
 from corrsteer.notebook import overview
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import Scorer
+from corrsteer.scoring.rated import RATED
 from corrsteer.tasks.repeats import Repeats
 
 
@@ -25,6 +26,8 @@ class TaskOptions:
         select_token: whether a reply is chosen among the options' letters alone.
         data: folder of a local copy of its data set, or None.
         template_options: what the chat template was given beside the messages.
+        reply_field, score_field: fields of rows that were named as a rated reply and its score.
+        good_above: scores above it are good, others bad; None for the scale of the scores.
     """
 
     few: int = 0
@@ -32,6 +35,9 @@ class TaskOptions:
     select_token: bool = False
     data: str | None = None
     template_options: Mapping[str, Any] = field(default_factory=dict)
+    reply_field: str | None = None
+    score_field: str | None = None
+    good_above: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,20 @@ class Task:
     def allowed_replies(self) -> str:
         """The letters that a reply is chosen among; "" for any reply."""
         return self.letters if self.options.select_token else ""
+
+    @property
+    def generates(self) -> bool:
+        """Whether replies are made and judged where the task is validated.
+
+        Otherwise the rated replies are all there is: their probability speaks.
+        """
+        return self.scorer is not RATED
+
+    @property
+    def fit_scorer(self) -> Scorer:
+        """What gives fit samples their outcomes: the scores that replies came with, if they did."""
+        rated = any(s.rated is not None and s.rated.outcome is not None for s in self.fit)
+        return RATED if rated else self.scorer
 
     def __repr__(self) -> str:
         return (

@@ -83,7 +83,7 @@ def read_messages(value: Any, where: str) -> tuple[Message, ...]:
     if messages[-1]["role"] == "assistant":
         raise DataError(
             f"{where}: the last message is the assistant's, so the model would be shown the reply; "
-            "remove that message, or put its text into a field of its own, as `reply`"
+            "remove that message, or give its text as `reply`, with its `score` if it was rated"
         )
     return messages
 

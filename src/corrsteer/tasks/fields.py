@@ -11,6 +11,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+PlacedRow = tuple[str, dict[str, Any]]
+"""Place of a row in its file, for messages of errors, and what stands there."""
+
 EXACT = 2**53
 """Up to here a float that is whole is one number and no other."""
 

@@ -1,28 +1,30 @@
-"""Tasks from a user's own JSONL file.
+"""Tasks from a user's own file.
 
-Changes when a row may hold another field. Each line is an object with `prompt` or `messages`,
-`target` (a string or a list), optional `choices`, `id`, `group` and `split`; other fields are kept
-as the sample's metadata, for function scorers.
+Changes when a row may hold another field. Each row has `prompt` or `messages`, `target` (a string
+or a list), optional `choices`, `id`, `group` and `split`, and a `reply` with its `score` if it was
+rated already; other fields are kept as the sample's metadata, for function scorers.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from corrsteer.errors import DataError
-from corrsteer.files import regular
-from corrsteer.json_text import excerpt, is_whole
+from corrsteer.json_text import excerpt
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import Scorer
+from corrsteer.scoring.rated import RATED
 from corrsteer.scoring.rules import RULES
 from corrsteer.tasks.base import Task, target_reply
 from corrsteer.tasks.chats import read_messages
-from corrsteer.tasks.fields import filled
-from corrsteer.tasks.splits import cut_groups
+from corrsteer.tasks.fields import PlacedRow
+from corrsteer.tasks.rated import ReplyFields, rated_rows
+from corrsteer.tasks.rows import read_rows
+from corrsteer.tasks.splits import Splits, cut_groups
 from corrsteer.tasks.targets import check_targets
 
 Split = Literal["fit", "select", "test"]
@@ -37,101 +39,53 @@ SPLIT_NAMES: Mapping[str, Split] = {
 }
 
 DEFAULT_MAX_NEW_TOKENS = 32
+RATED_MAX_NEW_TOKENS = 256
+"""The longest reply where replies came with the rows: as far as they are read."""
 _FIELDS = {"prompt", "messages", "target", "choices", "id", "group", "split"}
 
 
-def load(path: Path, scorer: Scorer | None, seed: int, max_new_tokens: int | None) -> Task:
-    """The task that a JSONL file describes.
+def load(
+    path: Path,
+    scorer: Scorer | None,
+    seed: int,
+    max_new_tokens: int | None,
+    fields: ReplyFields | None = None,
+) -> Task:
+    """The task that a file describes.
 
     Args:
-        path: the file, in UTF-8.
-        scorer: judges the replies; `choice` if None and every row has choices.
+        path: the file; texts in UTF-8.
+        scorer: judges the replies; if None, `choice` where every row has choices, and `rated`
+            where replies were rated already.
         seed: of the cut into 50 % fit, 20 % select and 30 % test, where rows name no split.
-        max_new_tokens: longest reply; 32 if None.
+        max_new_tokens: longest reply; if None 32, or 256 where replies came with the rows.
+        fields: which hold replies that were rated.
 
     Raises:
         DataError: the file cannot be read, or a line (named by its number) is malformed.
+        SettingsError: a field is named that no row has a use for.
     """
-    rows = _read(path)
+    rows, replies = rated_rows(read_rows(path), fields or {})
     spare = _spare_ids(rows)
     samples = [_sample(row, where, own) for (where, row), own in zip(rows, spare, strict=True)]
+    if replies is not None:
+        samples = [replace(each, rated=r) for each, r in zip(samples, replies, strict=True)]
     _check_ids(samples, rows)
     scorer = scorer or _default_scorer(path, samples)
+    longest = DEFAULT_MAX_NEW_TOKENS if replies is None else RATED_MAX_NEW_TOKENS
     places = (where for where, _ in rows)
     check_targets(zip(places, samples, strict=True), scorer)
     splits = _split(rows, samples, seed)
     return Task(
         name=str(path),
-        fit=splits["fit"],
-        select=splits["select"],
-        test=splits["test"],
+        fit=splits.fit,
+        select=splits.select,
+        test=splits.test,
         scorer=scorer,
-        max_new_tokens=max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
+        max_new_tokens=max_new_tokens or longest,
         description=f"{len(samples)} rows of {path.name}",
         reference=target_reply if _are_replies(samples, scorer) else None,
     )
-
-
-def _read(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(place in the file, object) of every line that is not blank."""
-    try:
-        content = regular(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise _cannot_read(path, error) from error
-    rows = []
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where}: not UTF-8 ({error.reason}); save it as UTF-8") from error
-        except RecursionError as error:
-            raise DataError(
-                f"{where}: not JSON (nested too deep); expected one object a line"
-            ) from error
-        except ValueError as error:
-            reason = getattr(error, "msg", None) or "a number of too many digits"
-            raise DataError(f"{where}: not JSON ({reason}); expected one object a line") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: {type(row).__name__} instead of an object {{...}}")
-        if b"\\u" in line:
-            _check_whole(row, where)
-        rows.append((where, filled(row)))
-    if not rows:
-        raise DataError(f"{path} has no rows; expected one JSON object a line")
-    return rows
-
-
-def check_there(path: Path, remedy: str = "check the path") -> None:
-    """Refuse the path of a file that does not exist.
-
-    Raises:
-        DataError: says why.
-    """
-    try:
-        path.stat()
-    except (OSError, ValueError) as error:
-        raise _cannot_read(path, error, remedy) from error
-
-
-def _cannot_read(
-    path: Path, error: OSError | ValueError, remedy: str = "check the path"
-) -> DataError:
-    """The error for a file that cannot be read; a `ValueError` is one of a name that none has."""
-    reason = getattr(error, "strerror", None) or error
-    return DataError(f"cannot read {str(path)[:300]}: {reason}; {remedy}")
-
-
-def _check_whole(row: dict[str, Any], where: str) -> None:
-    """Refuse half of a surrogate pair, which is no character, so no tokenizer or file takes it."""
-    for name, value in row.items():
-        if not is_whole({name: value}):
-            field = name.encode(errors="backslashreplace").decode()
-            raise DataError(
-                f"{where}: `{field}` holds half of a surrogate pair; write whole characters"
-            )
 
 
 def _sample(row: dict[str, Any], where: str, spare_id: str) -> Sample:
@@ -163,7 +117,7 @@ def _name(value: Any, field: str, where: str) -> str:
     return str(value)
 
 
-def _spare_ids(rows: list[tuple[str, dict[str, Any]]]) -> list[str]:
+def _spare_ids(rows: list[PlacedRow]) -> list[str]:
     """An id for each row, by its place, for those that have none: no row has it already."""
     given = {str(row["id"]) for _, row in rows if "id" in row}
     return [str(n) if str(n) not in given else f"row {n}" for n in range(len(rows))]
@@ -203,7 +157,7 @@ def _is_text_or_number(value: Any) -> bool:
     return isinstance(value, str | int) and not isinstance(value, bool)
 
 
-def _check_ids(samples: list[Sample], rows: list[tuple[str, dict[str, Any]]]) -> None:
+def _check_ids(samples: list[Sample], rows: list[PlacedRow]) -> None:
     seen: dict[str, str] = {}
     for (where, _), sample in zip(rows, samples, strict=True):
         if sample.id in seen:
@@ -214,6 +168,8 @@ def _check_ids(samples: list[Sample], rows: list[tuple[str, dict[str, Any]]]) ->
 def _default_scorer(path: Path, samples: list[Sample]) -> Scorer:
     if all(sample.choices for sample in samples):
         return RULES["choice"]
+    if any(sample.rated and sample.rated.outcome is not None for sample in samples):
+        return RATED
     raise DataError(
         f"{path}: which scorer? give --scorer {', '.join(RULES)}, regex:PATTERN "
         "or package.module:function"
@@ -225,12 +181,10 @@ def _are_replies(samples: list[Sample], scorer: Scorer) -> bool:
     return scorer.needs_target and all(sample.target for sample in samples)
 
 
-def _split(
-    rows: list[tuple[str, dict[str, Any]]], samples: list[Sample], seed: int
-) -> dict[Split, tuple[Sample, ...]]:
+def _split(rows: list[PlacedRow], samples: list[Sample], seed: int) -> Splits:
     named = [row.get("split") for _, row in rows]
     if all(name is None for name in named):
-        return vars(cut_groups(samples, seed))
+        return cut_groups(samples, seed)
     splits: dict[Split, list[Sample]] = {"fit": [], "select": [], "test": []}
     for (where, _), sample, name in zip(rows, samples, named, strict=True):
         if not isinstance(name, str) or name not in SPLIT_NAMES:
@@ -239,4 +193,4 @@ def _split(
                 "on every line, or on none"
             )
         splits[SPLIT_NAMES[name]].append(sample)
-    return {name: tuple(part) for name, part in splits.items()}
+    return Splits(*(tuple(part) for part in splits.values()))

@@ -27,7 +27,7 @@ class Repeats:
 
     Attributes:
         samples: of all splits; `groups`: what samples that name one group or have one prompt are.
-        prompts: prompts that occur more than once.
+        prompts: prompts that occur more than once, those with other rated replies excepted.
         across: `test prompts in fit` -> how many test samples have the prompt of a fit sample, and
             so on, for splits that share some.
         near: samples that nearly repeat one of an earlier split, and none exactly; 0 where they
@@ -90,7 +90,7 @@ def told_repeats(name: str, splits: SplitSamples, near: bool) -> Repeats:
 def _counted(splits: SplitSamples) -> Repeats:
     """All but what nearly repeats."""
     every = [*chain.from_iterable(splits.values())]
-    counts = Counter(sample.text for sample in every)
+    counts = Counter((sample.text, sample.rated and sample.rated.text) for sample in every)
     prompts = {name: {sample.text for sample in part} for name, part in splits.items()}
     across = {
         _in(later, earlier): sum(sample.text in prompts[earlier] for sample in splits[later])
