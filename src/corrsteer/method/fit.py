@@ -117,6 +117,7 @@ def fit_with(
         provenance=made,
         settings=chosen,
         statistics={hook.name: stats for hook, stats in collection.statistics.items()},
+        means={hook.name: means for hook, means in collection.means.items()},
         features=steering.features,
         top_features={hook.name: features for hook, features in ranking.by_layer.items()},
         steering=steering,
@@ -197,6 +198,7 @@ def _collected_before(
         run.counts.unscored_fit,
         run.log,
         None if run.log else run.log_note,
+        {HookPoint.parse(name): means for name, means in run.means.items()},
     )
 
 
