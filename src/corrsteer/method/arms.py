@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from copy import copy
 from functools import cached_property
 from itertools import chain
 from typing import Literal, Protocol, TypedDict, Unpack, runtime_checkable
@@ -20,11 +21,18 @@ from corrsteer.execution.units import IN_PROCESS, AnyResult, AnyUnit, Execution,
 from corrsteer.lm.decoding import length_batches
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.shared_prefix import Vectors
-from corrsteer.runs.comparison import Comparison, PairedOutcomes, Responses, outcomes_of
+from corrsteer.runs.comparison import (
+    Comparison,
+    PairedOutcomes,
+    Responses,
+    SampleRows,
+    outcomes_of,
+)
 from corrsteer.runs.steer import check_fit
 from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample, group_ids
 from corrsteer.scoring.base import Score
+from corrsteer.stats.metrics import Labels
 from corrsteer.tasks import Task
 
 
@@ -60,6 +68,29 @@ class RunnerKeywords(TypedDict, total=False):
     batch_size: int
     execution: Execution
     force: bool
+
+
+@runtime_checkable
+class Arms(Protocol):
+    """What tries steerings: an `ArmRunner`, or something that stands in for one.
+
+    Attributes:
+        lm, task: what is steered, and on what.
+        groups: a label a sample, the same for samples that belong together.
+    """
+
+    lm: LanguageModel
+    task: Task
+    groups: Labels
+
+    def outcomes(
+        self,
+        steerings: Sequence[Steering],
+        name: str = "steered",
+        rows: SampleRows | None = None,
+    ) -> list[PairedOutcomes]:
+        """Each steering's outcomes with the baseline's, on some of the samples or on all."""
+        ...
 
 
 class ArmRunner:
@@ -121,11 +152,31 @@ class ArmRunner:
         return responses
 
     def outcomes(
-        self, steerings: Sequence[Steering], name: str = "steered"
+        self,
+        steerings: Sequence[Steering],
+        name: str = "steered",
+        rows: SampleRows | None = None,
     ) -> list[PairedOutcomes]:
-        """Each steering's outcomes with the baseline's."""
+        """Each steering's outcomes with the baseline's, on some of the samples or on all."""
+        if rows is not None and not rows.all():
+            return self._part(rows).outcomes(steerings, name)
         arms = self.steered(steerings, name)
         return [outcomes_of(self.baseline, arm, self.groups) for arm in arms]
+
+    def _part(self, rows: SampleRows) -> ArmRunner:
+        """The same on some of the samples; the baseline is not run again."""
+        kept = np.flatnonzero(rows).tolist()
+        part, whole = copy(self), self.baseline
+        vars(part).pop("_units", None)
+        part.samples = tuple(self.samples[index] for index in kept)
+        part.groups = self.groups[rows]
+        part._prompts = [self._prompts[index] for index in kept]
+        part._drafts = [self._drafts[index] for index in kept]
+        part.baseline = Responses(
+            tuple(whole.texts[index] for index in kept),
+            tuple(whole.scores[index] for index in kept),
+        )
+        return part
 
     def compare(self, steerings: Sequence[Steering], name: str = "steered") -> list[Comparison]:
         """Each steering beside the baseline."""

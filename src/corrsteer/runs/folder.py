@@ -189,8 +189,13 @@ def _check_places(
 
 
 def _read_settings(stored: Any) -> FitSettings:
-    """Settings from JSON; before select splits were topped up, they were as the task had them."""
-    return TypeAdapter(FitSettings).validate_python({"least_select": 0, **stored})
+    """Settings from JSON; before select splits were topped up, they were as the task had them.
+
+    And before there were dense directions, four arms were tried.
+    """
+    return TypeAdapter(FitSettings).validate_python(
+        {"least_select": 0, "arms": ("S", "A", "P", "G"), **stored}
+    )
 
 
 def _bare_run(steering: Steering) -> Run:

@@ -168,6 +168,7 @@ class Run:
 
     def __repr__(self) -> str:
         names = ", ".join(f"{f.layer}/{f.latent}" for f in self.features)
+        names = names or (self.steering.described if self.steering.direction else "")
         return (
             f"Run(model={self.provenance.model!r}, task={self.provenance.task!r}, "
             f"strategy={self.settings.strategy!r}, features=[{names}], "
@@ -180,6 +181,7 @@ class Run:
             "task": self.provenance.task or None,
             "strategy": self.settings.strategy,
             "strength": f"{self.steering.strength:g}",
+            **({"steers by": self.steering.described} if self.steering.direction else {}),
             "verdict": self.evaluation.verdict.text if self.evaluation else "not evaluated",
         }
         return overview("Run", facts, FEATURE_COLUMNS, feature_rows(self.features))
