@@ -6,8 +6,9 @@
 A stand-in for the model: half of the samples are right without steering, and a setting turns one in
 ten of all outcomes round, whatever they were. Which ones is drawn for every setting by itself, or
 for every feature, so that sets that share features do alike. The search is the real one: S, A, P, G
-at every strength, built on one part of the select samples and confirmed on the other. Prints the
-share of runs that recommend anything with its exact 95 % interval, as Markdown.
+and dense directions of every layer at every strength, built on one part of the select samples and
+confirmed on the other. Prints the share of runs that recommend anything with its exact 95 %
+interval, as Markdown.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from numpy.typing import NDArray
 
 from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint
+from corrsteer.method.candidates import Grids, alone_and_together
 from corrsteer.method.ranking import Ranking
+from corrsteer.method.splitting import Halves, Proving
 from corrsteer.method.strategies import Searcher
 from corrsteer.runs.comparison import PairedOutcomes
 from corrsteer.runs.steering import Steering
@@ -59,13 +62,18 @@ class StandIn:
         self._baseline = self._drawn("baseline", 0.5)
 
     def outcomes(
-        self, steerings: Sequence[Steering], name: str = "steered"
+        self,
+        steerings: Sequence[Steering],
+        name: str = "steered",
+        rows: NDArray[np.bool_] | None = None,
     ) -> list[PairedOutcomes]:
-        """Each steering's outcomes with the baseline's."""
-        return [self._outcomes(steering) for steering in steerings]
+        """Each steering's outcomes with the baseline's, on some samples or all."""
+        every = [self._outcomes(steering) for steering in steerings]
+        return every if rows is None else [each.part(rows) for each in every]
 
     def _outcomes(self, steering: Steering) -> PairedOutcomes:
         names = sorted(f"{layer}/{latent}" for layer, latent in (f.key for f in steering.features))
+        names = names or sorted(f"dense {hook}" for hook in steering.vectors)
         keys = names if self.alike else ["+".join(names)]
         turned = np.zeros(self.samples, dtype=bool)
         for key in keys:
@@ -110,7 +118,11 @@ def recommends(layers: int, samples: int, alike: bool, seed: int) -> bool:
     settings = FitSettings(seed=seed)
     found = ranking(layers, settings.near_ties)
     rows = {f.key: torch.ones(1) for features in found.by_layer.values() for f in features}
-    search = Searcher(StandIn(samples, alike, seed), [], found, rows, settings).run()
+    stand_in = StandIn(samples, alike, seed)
+    halves = Halves.of(stand_in.groups, seed)
+    directions = {HookPoint(layer, "resid_post"): torch.ones(1) for layer in range(layers)}
+    grids: Grids = {"dense": alone_and_together("dense", directions, "difference of means")}
+    search = Searcher(Proving(stand_in, halves), [], found, rows, settings, grids).run()
     return search.recommended is not None
 
 

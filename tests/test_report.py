@@ -38,7 +38,7 @@ from corrsteer.runs.evaluation import Evaluation
 from corrsteer.runs.folder import load_run
 from corrsteer.runs.records import Recommendation
 from corrsteer.runs.run import Counts, Provenance, Run
-from corrsteer.runs.search import SearchRecord, Trial
+from corrsteer.runs.search import GuardAccuracy, SearchRecord, Trial
 from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
 from corrsteer.scoring.base import Score
@@ -286,7 +286,7 @@ def test_every_section_is_there(run, html):
     for part in ("baseline", "S × 1", "G × 0.5 recommended", "10 random controls"):  # noqa: RUF001
         assert part in arms
     assert interval(run.evaluation.outcome.delta.ci, points) in arms
-    assert "no features, so the same as the baseline" in arms
+    assert "nothing to add, so the same as the baseline" in arms
     counts = run.evaluation.outcome.side_effects
     assert f"{counts.improved} improved, {counts.worsened} worsened" in page.text("side-effects")
     assert "Recommended is G at strength 0.5" in page.text("strength")
@@ -309,6 +309,7 @@ def test_better_trials_that_are_not_recommended_were_vetoed(run):
     best, chosen = run.search.trials[-1], run.search.recommended
     best = dataclasses.replace(best, steered=Accuracy(0.99, (0.98, 1.0), 240), p_adjusted=1e-9)
     best = dataclasses.replace(best, delta=Delta(0.5, (0.4, 0.6), 1e-9))
+    best = dataclasses.replace(best, guards={"calm": GuardAccuracy(1.0, 0.5)})
     unsure = dataclasses.replace(best, p_adjusted=0.06)
     search = dataclasses.replace(run.search, trials=(chosen, unsure, best))
     searched = dataclasses.replace(run, search=search)

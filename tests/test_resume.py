@@ -213,8 +213,9 @@ def test_a_checkpoint_of_other_counts_is_refused(lm, task, tmp_path, change):
     with pytest.raises(KeyboardInterrupt):
         run_to(tmp_path / "run", lm, task, [], 6)
     path = tmp_path / "run.partial" / "statistics.safetensors"
-    named, about = read_statistics(path)
-    path.write_bytes(statistics_bytes(named, about | change))
+    stored = read_statistics(path)
+    about = stored.about | change
+    path.write_bytes(statistics_bytes(stored.statistics, stored.means, about))
     with pytest.raises(ArtifactError, match=r"corrupt|not of this work"):
         run_to(tmp_path / "run", lm, task, [], 10**9)
 

@@ -7,6 +7,7 @@ for one is taken.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -77,3 +78,13 @@ class HookPoint:
 
     def __str__(self) -> str:
         return self.name
+
+
+def in_words(names: Sequence[str]) -> str:
+    """Where hook points of these names are, as `layer 4` or `6 layers, 0 to 5`."""
+    hooks = sorted(map(HookPoint.parse, names), key=lambda hook: hook.order)
+    if len(hooks) == 1:
+        site = "" if hooks[0].site == "resid_post" else f" ({hooks[0].site})"
+        return f"layer {hooks[0].layer}{site}"
+    layers = {hook.layer for hook in hooks}
+    return f"{len(layers)} layers, {min(layers)} to {max(layers)}"

@@ -13,7 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from corrsteer.errors import SettingsError
 
-Strategy = Literal["S", "A", "P", "G"]
+Strategy = Literal["S", "A", "P", "G", "dense"]
+"""An arm that steers."""
+DEFAULT_ARMS: tuple[Strategy, ...] = ("S", "A", "P", "G", "dense")
 Pool = Literal["max", "mean", "first"]
 Positions = Literal["generated", "all"]
 Coefficient = Literal["positive", "contrast", "active"]
@@ -34,7 +36,9 @@ class FitSettings:
     """How features are found, chosen and tried out.
 
     Attributes:
-        strategy: S, A, P, G, or `auto` to try all four and recommend.
+        strategy: one arm, or `auto` to try several and recommend.
+        arms: those that `auto` tries: S, A, P and G by features; `dense` by the difference of means
+            of the residual.
         layers: SAE layers to use; None for all.
         samples: the most fit samples to use.
         pool: how activations are pooled over positions for the correlation: their largest, their
@@ -71,7 +75,8 @@ class FitSettings:
         batch_size: prompts run at once.
     """
 
-    strategy: Literal["S", "A", "P", "G", "auto"] = "auto"
+    strategy: Strategy | Literal["auto"] = "auto"
+    arms: tuple[Strategy, ...] = DEFAULT_ARMS
     layers: tuple[int, ...] | None = None
     samples: int = 4000
     pool: Pool = "max"
@@ -100,12 +105,17 @@ class FitSettings:
     @property
     def chooses(self) -> bool:
         """Whether there are several strengths and strategies, or one, to choose from."""
-        return self.strategy in ("auto", "G")
+        return self.strategy not in ("S", "A", "P")
+
+    @property
+    def tried_arms(self) -> tuple[Strategy, ...]:
+        """The arms that are tried: those of `auto`, or the one asked for."""
+        return self.arms if self.strategy == "auto" else (self.strategy,)
 
     @property
     def searched_strengths(self) -> tuple[float, ...]:
         """Strengths that are tried: all of them where one is chosen, else the one that was set."""
-        if self.strategy in ("auto", "G"):
+        if self.chooses:
             return tuple(sorted({*self.strengths, self.strength}))
         return (self.strength,)
 
@@ -134,6 +144,8 @@ class FitSettings:
                 "pool first is the last prompt position, and positions all begins with the first; "
                 "leave one of them out"
             )
+        if not self.arms or len({*self.arms}) < len(self.arms):
+            raise SettingsError(f"arms is {self.arms}; name one or more, each once")
         if not self.strengths:
             raise SettingsError("strengths is empty; give at least one number")
         if not 0 < self.power < 1:
@@ -167,7 +179,8 @@ class FitSettings:
 class FitKeywords(TypedDict, total=False):
     """The fields of `FitSettings` as keyword arguments; see there."""
 
-    strategy: Literal["S", "A", "P", "G", "auto"]
+    strategy: Strategy | Literal["auto"]
+    arms: tuple[Strategy, ...]
     layers: tuple[int, ...] | None
     samples: int
     pool: Pool

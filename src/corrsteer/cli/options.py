@@ -221,7 +221,11 @@ class TrainOptions:
     task: TaskName
     setup: TaskSetup
     strategy: Annotated[
-        str | None, Option("S, A, P, G, or auto to try all and recommend. [default: auto]")
+        str | None, Option("One arm, or auto to try several and recommend. [default: auto]")
+    ] = None
+    arms: Annotated[
+        str | None,
+        Option("Arms that auto tries. [default: S,A,P,G,dense]", metavar="A,B"),
     ] = None
     layer: Annotated[
         str | None, Option("global for S, foreach for A, or the number of one layer.")
@@ -296,6 +300,10 @@ class TrainOptions:
         """
         strategy, layers = self._strategy()
         given = settings_in(self, FitSettings)
+        if self.arms is not None:
+            if strategy != "auto":
+                raise SettingsError("--arms is what auto tries; leave it out for a single strategy")
+            given["arms"] = names_in(self.arms)
         return FitSettings.of(**{**given, "strategy": strategy, "layers": layers})
 
     def _check_seeds(self) -> None:

@@ -36,6 +36,7 @@ from corrsteer.runs.records import (
     RunDocument,
     SteeredOutcome,
     TuningDocument,
+    vectors_in_words,
 )
 from corrsteer.runs.verdict import Verdict
 from corrsteer.stats.metrics import Accuracy
@@ -112,6 +113,8 @@ def print_run(document: RunDocument) -> None:
     if document.features:
         print_table(console, _features(document.features))
         print_inference(console, document.inference)
+    elif made_of := vectors_in_words(document.direction, document.vectors):
+        console.print(Text(f"Steers by: {made_of}"))
     print_verdict(console, document.verdict)
     if document.run is not None:
         console.print(Text(f"Run folder: {document.run}"), soft_wrap=True)
@@ -235,12 +238,15 @@ def _heading(model: str, task: str, counts: str) -> Text:
 def _arms(document: RunDocument, outcome: SteeredOutcome) -> Table:
     table = arm_table(outcome.baseline, document.task.unread_test)
     for name, arm in document.strategies.items():
-        add_arm(table, f"{name} x {arm.strength:g}", arm if arm.features else None)
+        where = f" ({arm.where})" if arm.where else ""
+        add_arm(table, f"{name} x {arm.strength:g}{where}", arm if arm.steers else None)
     chosen = document.recommended
     if chosen is None:
         table.add_row("recommended", "none")
     else:
-        add_arm(table, f"recommended {chosen.strategy} x {chosen.strength:g}", outcome)
+        where = document.strategies[chosen.strategy].where if document.strategies else ""
+        where = f" ({where})" if where else ""
+        add_arm(table, f"recommended {chosen.strategy} x {chosen.strength:g}{where}", outcome)
     return table
 
 
@@ -255,9 +261,9 @@ def arm_table(baseline: Accuracy, unread: int | None = None) -> Table:
 
 
 def add_arm(table: Table, name: str, arm: Outcome | None) -> None:
-    """A steered arm's row; None for one that has no features."""
+    """A steered arm's row; None for one that adds nothing."""
     if arm is None:
-        table.add_row(name, "no features")
+        table.add_row(name, "nothing to add")
         return
     delta, ser = arm.delta, arm.side_effects.ser
     low, high = (100 * bound for bound in delta.ci)

@@ -164,6 +164,6 @@ def _finished(out: Path, asked: Identity) -> RunDocument:
     """
     run = load_run(out)
     check_same(out, Identity.of(run), asked)
-    if run.features and not (out / REPORT_FILE).exists():
+    if run.steering.vectors and not (out / REPORT_FILE).exists():
         write_report(run, out)
     return run.evaluation or run_document(run, str(out), None)

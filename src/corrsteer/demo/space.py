@@ -62,7 +62,7 @@ def write_space(run: Run, folder: str | Path) -> Path:
     shown = tuple(row for row in run.predictions if row.id in ids)
     evaluation = run.evaluation and dataclasses.replace(run.evaluation, run=RUN_FOLDER)
     slim = dataclasses.replace(
-        run, statistics={}, log=None, predictions=shown, evaluation=evaluation
+        run, statistics={}, means={}, log=None, predictions=shown, evaluation=evaluation
     )
     with whole_folder(target) as whole:
         slim.save(whole / RUN_FOLDER)

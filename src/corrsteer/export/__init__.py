@@ -90,7 +90,7 @@ def render(consumer: Consumer, steering: Steering, drop_block_0: bool = False) -
     if not steering.scaled():
         raise ConsumerError(
             f"there is nothing to steer by at strength {steering.strength:g}: the steering has "
-            f"{len(steering.features)} features; take a run that recommends some"
+            f"{steering.described}; take a run that recommends some"
         )
     return consumer.render(steering, drop_block_0)
 

@@ -67,6 +67,7 @@ class LlamaCpp:
             "corrsteer.made_for_positions": steering.positions,
             "corrsteer.scope": "all",
             "corrsteer.notes": "; ".join(notes),
+            **({"corrsteer.direction": steering.described} if steering.direction else {}),
             "corrsteer.features": json.dumps([f.to_dict() for f in steering.features]),
         }
         with TemporaryDirectory() as folder:

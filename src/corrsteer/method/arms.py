@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from copy import copy
 from functools import cached_property
 from itertools import chain
 from typing import Literal, Protocol, TypedDict, Unpack, runtime_checkable
@@ -22,11 +23,18 @@ from corrsteer.lm.decoding import length_batches
 from corrsteer.lm.given_replies import Passage, passages_of
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.shared_prefix import Vectors
-from corrsteer.runs.comparison import Comparison, PairedOutcomes, Responses, outcomes_of
+from corrsteer.runs.comparison import (
+    Comparison,
+    PairedOutcomes,
+    Responses,
+    SampleRows,
+    outcomes_of,
+)
 from corrsteer.runs.steer import check_fit
 from corrsteer.runs.steering import Steering
 from corrsteer.samples import RatedReply, Sample, group_ids
 from corrsteer.scoring.base import Score
+from corrsteer.stats.metrics import Labels
 from corrsteer.stats.preference import preference_outcomes
 from corrsteer.tasks import Task
 
@@ -63,6 +71,29 @@ class RunnerKeywords(TypedDict, total=False):
     batch_size: int
     execution: Execution
     force: bool
+
+
+@runtime_checkable
+class Arms(Protocol):
+    """What tries steerings: an `ArmRunner`, or something that stands in for one.
+
+    Attributes:
+        lm, task: what is steered, and on what.
+        groups: a label a sample, the same for samples that belong together.
+    """
+
+    lm: LanguageModel
+    task: Task
+    groups: Labels
+
+    def outcomes(
+        self,
+        steerings: Sequence[Steering],
+        name: str = "steered",
+        rows: SampleRows | None = None,
+    ) -> list[PairedOutcomes]:
+        """Each steering's outcomes with the baseline's, on some of the samples or on all."""
+        ...
 
 
 class ArmRunner:
@@ -173,11 +204,35 @@ class ArmRunner:
         return Responses(tuple(r.text for r in rated), tuple(scores), likelihoods)
 
     def outcomes(
-        self, steerings: Sequence[Steering], name: str = "steered"
+        self,
+        steerings: Sequence[Steering],
+        name: str = "steered",
+        rows: SampleRows | None = None,
     ) -> list[PairedOutcomes]:
-        """Each steering's outcomes with the baseline's."""
+        """Each steering's outcomes with the baseline's, on some of the samples or on all."""
+        if rows is not None and not rows.all():
+            return self._part(rows).outcomes(steerings, name)
         arms = self.steered(steerings, name)
         return [outcomes_of(self.baseline, arm, self.groups) for arm in arms]
+
+    def _part(self, rows: SampleRows) -> ArmRunner:
+        """The same on some of the samples; the baseline is not run again."""
+        kept = np.flatnonzero(rows).tolist()
+        part, whole = copy(self), self.baseline
+        for name in ("_units", "baseline"):
+            vars(part).pop(name, None)
+        part.samples = tuple(self.samples[index] for index in kept)
+        part.groups = self.groups[rows]
+        part._passages = [self._passages[index] for index in kept]
+        if self.task.generates:
+            part._drafts = [self._drafts[index] for index in kept]
+            part.baseline = Responses(
+                tuple(whole.texts[index] for index in kept),
+                tuple(whole.scores[index] for index in kept),
+            )
+        else:  # outcomes of rated replies are relative to one another
+            part._unmoved = self._unmoved[rows]
+        return part
 
     def compare(self, steerings: Sequence[Steering], name: str = "steered") -> list[Comparison]:
         """Each steering beside the baseline."""

@@ -41,6 +41,7 @@ from corrsteer.samples import Sample, group_labels
 from corrsteer.scoring.base import Scorer, score_batch
 from corrsteer.settings import FitSettings
 from corrsteer.stats.correlation import StreamingCorrelation
+from corrsteer.stats.outcome_sums import MeanPooled
 from corrsteer.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Collection:
 
     Attributes:
         statistics: hook point -> sufficient statistics over the fit samples.
+        means: hook point -> what dense directions are made of; empty where it was not collected.
         n: samples run; `unscored`: those of them that could not be judged and were left out.
         log: their pooled activations, or None.
         log_note: why there is no log, or None.
@@ -65,6 +67,7 @@ class Collection:
     unscored: int
     log: ActivationLog | None = None
     log_note: str | None = "the run was collected with --no-log"
+    means: Mapping[HookPoint, MeanPooled] = field(default_factory=dict)
 
 
 def collect(
@@ -117,11 +120,13 @@ class Part:
 
     Attributes:
         statistics: hook point -> sufficient statistics of its samples.
+        means: hook point -> sums of what was pooled by mean.
         entries: their nonzero activations, a batch at a time; none where no log is kept.
         unscored: samples that could not be judged.
     """
 
     statistics: Mapping[HookPoint, StreamingCorrelation]
+    means: Mapping[HookPoint, MeanPooled]
     entries: Sequence[Entries]
     unscored: int
 
@@ -160,20 +165,22 @@ class Collecting:
             hook: StreamingCorrelation(coder.d_sae, lm.device_of(hook))
             for hook, coder in self.coders.items()
         }
+        means = _empty_means(self.coders, lm)
         entries, unscored = [], 0
         for batch in unit:
             for pooled in self.halving.run(lambda some: self._pooled(lm, some), batch):
                 unscored += pooled.unscored
+                y = torch.tensor(pooled.outcomes, dtype=torch.float64)
                 for hook, (z, z_steer) in pooled.at.items():
-                    y = torch.tensor(pooled.outcomes, dtype=torch.float64)
                     try:
                         statistics[hook].update(z, y.to(z.device), z_steer)
+                        means[hook].update(*pooled.means[hook], y)
                     except NonFiniteError as error:
                         raise NonFiniteError(f"{hook}: {error}") from error
                 if self.settings.log:
                     at = {hook.name: z for hook, (z, _) in pooled.at.items()}
                     entries.append(Entries.of(pooled.ids, pooled.outcomes, at))
-        return Part(statistics, entries, unscored)
+        return Part(statistics, means, entries, unscored)
 
     def _pooled(self, lm: LanguageModel, batch: Sequence[tuple[Sample, Passage]]) -> _Pooled:
         pooler = BatchPooler(self.coders, len(batch), self.settings, lm)
@@ -186,6 +193,10 @@ class Collecting:
             outcomes=[score.outcome for score in scores if score.outcome is not None],
             at={
                 hook: (z[judged], z_steer[judged]) for hook, (z, z_steer) in pooler.result().items()
+            },
+            means={
+                hook: (residual[judged], z[judged])
+                for hook, (residual, z) in pooler.means().items()
             },
             unscored=len(samples) - len(judged),
         )
@@ -206,11 +217,12 @@ class Collecting:
 
 @dataclass(frozen=True)
 class _Pooled:
-    """Pooled activations of the judged samples of a batch; see `BatchPooler.result`."""
+    """What was pooled of the judged samples of a batch; see `BatchPooler.result` and `means`."""
 
     ids: Sequence[str]
     outcomes: Sequence[float]
     at: Mapping[HookPoint, tuple[Tensor, Tensor]]
+    means: Mapping[HookPoint, tuple[Tensor, Tensor]]
     unscored: int
 
 
@@ -231,6 +243,7 @@ class _Total:
     """All that was collected so far, and what of it a checkpoint has not seen yet."""
 
     statistics: dict[HookPoint, StreamingCorrelation]
+    means: dict[HookPoint, MeanPooled]
     writer: LogWriter | None
     units: int = 0
     unscored: int = 0
@@ -249,11 +262,13 @@ class _Total:
             for hook, coder in coders.items()
         }
         widths = {hook.name: coder.d_sae for hook, coder in coders.items()}
-        return cls(statistics, None if logged is None else LogWriter(widths, logged))
+        writer = None if logged is None else LogWriter(widths, logged)
+        return cls(statistics, _empty_means(coders, lm), writer)
 
     def add(self, part: Part) -> None:
         for hook, statistics in part.statistics.items():
             self.statistics[hook].merge(statistics)
+            self.means[hook].merge(part.means[hook])
         self.unscored += part.unscored
         self.units += 1
         for entries in part.entries:
@@ -270,7 +285,8 @@ class _Total:
             self.saved_parts, self.unsaved = self.saved_parts + 1, []
             about = asdict(_Saved(self.units, self.unscored, self.saved_parts))
             named = {hook.name: each for hook, each in self.statistics.items()}
-            write_whole(folder / STATISTICS_FILE, statistics_bytes(named, about))
+            means = {hook.name: each for hook, each in self.means.items()}
+            write_whole(folder / STATISTICS_FILE, statistics_bytes(named, means, about))
 
     def restore(self, checkpoint: Checkpoint, samples: Sequence[int]) -> None:
         """Go on with what a checkpoint holds.
@@ -285,9 +301,10 @@ class _Total:
         path = checkpoint.folder / STATISTICS_FILE
         if not path.exists():
             return
-        named, about = read_statistics(path)
+        stored = read_statistics(path)
+        named, means = stored.statistics, stored.means
         try:
-            saved = _SAVED.validate_python(about)
+            saved = _SAVED.validate_python(stored.about)
         except ValidationError as error:
             raise ArtifactError(
                 f"{path} is corrupt; remove {checkpoint.folder} to start anew"
@@ -295,7 +312,7 @@ class _Total:
         found = {name: (each.d_sae, each.n) for name, each in named.items()}
         judged = sum(samples[: saved.units]) - saved.unscored
         expected = {hook.name: (each.d_sae, judged) for hook, each in self.statistics.items()}
-        if saved.units > len(samples) or found != expected:
+        if saved.units > len(samples) or found != expected or means.keys() != named.keys():
             raise ArtifactError(
                 f"{path} is not of this work's samples; remove {checkpoint.folder} to start anew"
             )
@@ -304,12 +321,24 @@ class _Total:
             hook: StreamingCorrelation.from_state(named[hook.name].state(), each.mean_z.device)
             for hook, each in self.statistics.items()
         }
+        self.means = {
+            hook: each.like().merge(means[hook.name]) for hook, each in self.means.items()
+        }
         for part in range(self.saved_parts):
             for entries in read_entries(checkpoint.folder / PART_FILE.format(part)):
                 self._log(entries)
 
     def collection(self, n: int) -> Collection:
         if self.writer is None:
-            return Collection(self.statistics, n, self.unscored)
-        log = self.writer.close()
-        return Collection(self.statistics, n, self.unscored, log, self.writer.given_up)
+            return Collection(self.statistics, n, self.unscored, means=self.means)
+        log, note = self.writer.close(), self.writer.given_up
+        return Collection(self.statistics, n, self.unscored, log, note, self.means)
+
+
+def _empty_means(
+    coders: Mapping[HookPoint, SparseCoder], lm: LanguageModel
+) -> dict[HookPoint, MeanPooled]:
+    return {
+        hook: MeanPooled.empty(lm.d_model, coder.d_sae, lm.device_of(hook))
+        for hook, coder in coders.items()
+    }

@@ -1,4 +1,4 @@
-"""Random-feature controls: what steering by any active features of that size would do.
+"""Random controls: what steering by any active features, or directions, of that size would do.
 
 Changes when controls are drawn in another way.
 """
@@ -66,25 +66,49 @@ def random_controls(
     return [replace(steering, vectors=control, features=()) for control in vectors]
 
 
+def random_directions(steering: Steering, draws: int, seed: int) -> list[Steering]:
+    """Steerings by random directions, alike in hook points and norm.
+
+    Every direction is as likely as any other.
+
+    Args:
+        steering: what they are controls of.
+        draws: number of controls.
+        seed: of the draws.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        replace(
+            steering,
+            vectors={
+                hook: _of_norm(torch.randn(len(vector), generator=generator), vector.norm())
+                for hook, vector in steering.vectors.items()
+            },
+        )
+        for _ in range(draws)
+    ]
+
+
 def searched(
     controls: Sequence[Steering], select: SelectSplit, settings: FitSettings
 ) -> list[Steering]:
-    """Each control at its best strength, found as that of the features was.
+    """Each control at its best strength, found as that of the steering was.
 
-    The features' strength is the best of several on the select split, so a control that had but one
-    strength would be held against a choice that it never had.
+    The steering's strength is the best of several on the select split, so a control that had but
+    one strength would be held against a choice that it never had.
 
     Args:
         controls: at any strength.
-        select: where the features' strength was found.
+        select: where the steering's strength was found.
         settings: of the fit.
     """
     strengths = settings.searched_strengths
     if not controls or len(strengths) == 1:
         return list(controls)
     arms = [control.at(strength) for control in controls for strength in strengths]
-    outcomes = select.runner.outcomes(arms, f"{len(arms)} random controls")
-    gains = np.array([each.comparison(select.halves.build).delta.value for each in outcomes])
+    build = select.halves.build
+    outcomes = select.runner.outcomes(arms, f"{len(arms)} random controls", build)
+    gains = np.array([each.comparison().delta.value for each in outcomes])
     best = gains.reshape(len(controls), len(strengths)).argmax(axis=1)
     return [
         control.at(strengths[index]) for control, index in zip(controls, best.tolist(), strict=True)

@@ -20,13 +20,15 @@ from corrsteer.lm.known_models import RAW
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.sae_placement import choose_handles, load_coders
 from corrsteer.lm.saes import SAEHandle
-from corrsteer.method.arms import limited, runners_of
+from corrsteer.method.arms import limited
+from corrsteer.method.candidates import Grids, dense
 from corrsteer.method.collect import Collection, collect
 from corrsteer.method.evidence import ranked
 from corrsteer.method.provenance import provenance_of
 from corrsteer.method.ranking import Ranking, SAEPlace
 from corrsteer.method.splitting import SelectSplit, topped_up
 from corrsteer.method.strategies import Searcher
+from corrsteer.progress import ON_TERMINAL
 from corrsteer.runs.content import Extent
 from corrsteer.runs.identity import Identity, check_alike
 from corrsteer.runs.run import Counts, Provenance, Run
@@ -97,7 +99,7 @@ def fit_with(
     task = spent(task, chosen, collected)
     select = SelectSplit.of(lm, task, chosen, execution)
     select.tell_what_can_be_seen(chosen)
-    guard_runners = runners_of(lm, guards, "select", chosen.val_limit, chosen, execution)
+    guarding = [SelectSplit.of_guard(lm, each, chosen, execution) for each in guards]
     if collected is None:
         samples = limited(task.fit, chosen.samples, chosen.seed, task.shuffled)
         collection = collected_now(lm, task, samples, handles, chosen, execution, watch)
@@ -110,13 +112,15 @@ def fit_with(
             collection.statistics, collection.log, chosen, places, collection.log_note
         )
         rows = decoder_rows(ranking, handles, chosen.near_ties)
+        grids = grids_of(collection, chosen)
     with watch.timing("validate"):
-        search = Searcher(select.runner, guard_runners, ranking, rows, chosen, select.halves).run()
+        search = Searcher(select, guarding, ranking, rows, chosen, grids).run()
     steering = _steering(search, chosen, lm)
     return Run(
         provenance=made,
         settings=chosen,
         statistics={hook.name: stats for hook, stats in collection.statistics.items()},
+        means={hook.name: means for hook, means in collection.means.items()},
         features=steering.features,
         top_features={hook.name: features for hook, features in ranking.by_layer.items()},
         steering=steering,
@@ -197,6 +201,7 @@ def _collected_before(
         run.counts.unscored_fit,
         run.log,
         None if run.log else run.log_note,
+        {HookPoint.parse(name): means for name, means in run.means.items()},
     )
 
 
@@ -217,6 +222,28 @@ def check_coefficient(settings: FitSettings, sae_source: str | None) -> None:
             "coefficient, a mean over those samples, is near 0; --coefficient contrast has the "
             "difference to the others"
         )
+
+
+def grids_of(collection: Collection, settings: FitSettings) -> Grids:
+    """The candidates of every arm that chooses from some by trying them.
+
+    Raises:
+        SettingsError: no arm is left, as what was collected has no residuals.
+    """
+    grids: Grids = {"dense": dense(collection.means)}
+    offered: Grids = {arm: found for arm, found in grids.items() if found}
+    missing = [arm for arm in settings.tried_arms if arm in grids and arm not in offered]
+    if not missing:
+        return offered
+    why = (
+        "no fit outcome is 0, or none above"
+        if collection.means
+        else "what was collected is of before residuals were kept; collect again"
+    )
+    if len(missing) == len(settings.tried_arms):
+        raise SettingsError(f"{', '.join(missing)} cannot be tried: {why}")
+    log.warning("%s cannot be tried: %s", ", ".join(missing), why, extra=ON_TERMINAL)
+    return offered
 
 
 def decoder_rows(

@@ -92,12 +92,15 @@ class BatchPooler:
         on_cpu = all(device.type == "cpu" for device in self._devices.values())
         self._block_rows = BLOCK_ROWS["cpu" if on_cpu else "gpu"]
         self._blocks: list[list[Residuals]] = [[]]
-        kinds = dict.fromkeys((settings.pool, settings.steer_pool))
+        kinds: dict[Pool, None] = dict.fromkeys((settings.pool, settings.steer_pool, "mean"))
         self._pools = {
             hook: {
                 kind: RunningPool(kind, batch, coder.d_sae, self._devices[hook]) for kind in kinds
             }
             for hook, coder in coders.items()
+        }
+        self._residuals = {
+            hook: RunningPool("mean", batch, lm.d_model, self._devices[hook]) for hook in coders
         }
         self._kinds = settings.pool, settings.steer_pool
 
@@ -136,6 +139,17 @@ class BatchPooler:
             for hook, pools in self._pools.items()
         }
 
+    def means(self) -> dict[HookPoint, tuple[Tensor, Tensor]]:
+        """Hook point -> residuals and activations, both pooled by mean, whatever else is asked for.
+
+        They are [batch, d_model] and [batch, d_sae], float32, and 0 as above.
+        """
+        self._flush()
+        return {
+            hook: (self._residuals[hook].result(), pools["mean"].result())
+            for hook, pools in self._pools.items()
+        }
+
     @torch.inference_mode()
     def _flush(self) -> None:
         blocks = [_runs(block) for block in self._blocks if block]
@@ -149,23 +163,27 @@ class BatchPooler:
                         visitor.fetch(self._devices[each])
                 coder = self._coders[hook]
                 for runs in blocks:
-                    z = coder.encode(torch.cat([step.at[hook] for run in runs for step in run]))
-                    self._pool(hook, runs, z)
+                    hidden = torch.cat([step.at[hook] for run in runs for step in run])
+                    self._pool(hook, runs, hidden, coder.encode(hidden))
                 if isinstance(coder, VisitingSAE):
                     coder.leave()
         finally:
             for visitor in self._visitors:
                 visitor.leave()
 
-    def _pool(self, hook: HookPoint, runs: Sequence[Sequence[Residuals]], z: Tensor) -> None:
-        """Add a block's activations, run by run."""
+    def _pool(
+        self, hook: HookPoint, runs: Sequence[Sequence[Residuals]], hidden: Tensor, z: Tensor
+    ) -> None:
+        """Add a block's residuals and activations, run by run."""
         start = 0
         for run in runs:
-            rows = run[0].rows
-            end = start + len(run) * len(rows)
+            end = start + len(run) * len(run[0].rows)
+            rows = run[0].rows.to(z.device)
             positions = z[start:end].view(len(run), len(rows), -1)
             for pool in self._pools[hook].values():
-                pool.update(rows.to(z.device), positions)
+                pool.update(rows, positions)
+            residuals = hidden[start:end].float().view(len(run), len(rows), -1)
+            self._residuals[hook].update(rows, residuals)
             start = end
 
 

@@ -28,6 +28,7 @@ from corrsteer.runs.run import Counts, Run
 from corrsteer.runs.steering import Steering, summed
 from corrsteer.settings import FitSettings
 from corrsteer.stats.correlation import StreamingCorrelation
+from corrsteer.stats.outcome_sums import MeanPooled
 from corrsteer.tasks.repeats import Repeats
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ def select(run: Run, **changes: Any) -> Run:
         provenance=run.provenance,
         settings=settings,
         statistics=run.statistics,
+        means=run.means,
         features=features,
         top_features={hook.name: each for hook, each in ranking.by_layer.items()},
         steering=steering,
@@ -115,6 +117,7 @@ def merge(runs: Mapping[str, Run], **changes: Any) -> Run:
         first,
         settings=dataclasses.replace(first.settings, samples=max(1, n_fit)),
         statistics=statistics,
+        means=_added_means([run.means for run in runs.values()]),
         log=joined,
         counts=Counts(
             n_fit=n_fit,
@@ -183,6 +186,17 @@ def _added(parts: list[StreamingCorrelation]) -> StreamingCorrelation:
     total = StreamingCorrelation(parts[0].d_sae)
     for part in parts:
         total.merge(part)
+    return total
+
+
+def _added_means(parts: list[dict[str, MeanPooled]]) -> dict[str, MeanPooled]:
+    """Of all runs; none where a run from before they were kept has none."""
+    if not all(parts):
+        return {}
+    total = {hook: each.like() for hook, each in parts[0].items()}
+    for part in parts:
+        for hook, each in part.items():
+            total[hook].merge(each)
     return total
 
 

@@ -101,6 +101,7 @@ def collect_shard(
         provenance=provenance_of(lm.facts, task, (), handles),
         settings=settings,
         statistics={hook.name: stats for hook, stats in collection.statistics.items()},
+        means={hook.name: means for hook, means in collection.means.items()},
         features=(),
         top_features={},
         steering=Steering({}, (), lm.id, lm.revision, settings.positions),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from corrsteer.execution.units import Execution
 from corrsteer.lm.models import LanguageModel
-from corrsteer.method.arms import ArmRunner, limited, runners_of
+from corrsteer.method.arms import ArmRunner, Arms, limited, runners_of
 from corrsteer.progress import ON_TERMINAL
 from corrsteer.samples import Sample, group_ids
 from corrsteer.settings import FitSettings
@@ -37,6 +37,10 @@ improve and none that gets worse are significant, which a gain of 10 points give
 
 BUILDING = 200
 """Fit samples that settings are built on then, if there are as many."""
+
+GUARD_BUILDING = 150
+"""Fit samples of a guard task, which nothing else uses, on which harm is looked for while settings
+are chosen, so that all of its select samples confirm that there is none."""
 
 log = logging.getLogger(__name__)
 
@@ -119,17 +123,27 @@ class Halves:
 
 
 @dataclass(frozen=True)
-class SelectSplit:
+class Proving:
     """Where settings are tried.
 
     Attributes:
         runner: runs the samples.
         halves: which of them build, and which confirm.
-        n_select: those of the select split; fit samples may come to them.
+    """
+
+    runner: Arms
+    halves: Halves
+
+
+@dataclass(frozen=True)
+class SelectSplit(Proving):
+    """A select split to try settings on.
+
+    Attributes:
+        n_select: samples of the select split; fit samples may come to them.
     """
 
     runner: ArmRunner
-    halves: Halves
     n_select: int
 
     def tell_what_can_be_seen(self, settings: FitSettings) -> None:
@@ -170,16 +184,41 @@ class SelectSplit:
         Raises:
             DataError: it is empty.
         """
-        building: tuple[Sample, ...] = ()
-        if settings.chooses and settings.val_limit is None and len(task.select) < SMALL:
-            building = limited(task.fit, BUILDING, settings.seed, task.shuffled)
+        few = len(task.select) < SMALL
+        return cls._built_on(lm, task, BUILDING if few else 0, settings, execution)
+
+    @classmethod
+    def of_guard(
+        cls, lm: LanguageModel, task: Task, settings: FitSettings, execution: Execution
+    ) -> SelectSplit:
+        """The select split of a guard task, with fit samples to build on, if it has enough.
+
+        Raises:
+            DataError: it is empty.
+        """
+        building = GUARD_BUILDING if len(task.fit) >= LEAST_POOL else 0
+        return cls._built_on(lm, task, building, settings, execution)
+
+    @classmethod
+    def _built_on(
+        cls,
+        lm: LanguageModel,
+        task: Task,
+        building: int,
+        settings: FitSettings,
+        execution: Execution,
+    ) -> SelectSplit:
+        """The split with so many fit samples to build on; with halves of its own for none."""
+        more: tuple[Sample, ...] = ()
+        if building and settings.chooses and settings.val_limit is None:
+            more = limited(task.fit, building, settings.seed, task.shuffled)
         if task.select:  # else it is refused as empty
-            task = replace(task, select=(*building, *task.select))
+            task = replace(task, select=(*more, *task.select))
         (runner,) = runners_of(lm, [task], "select", settings.val_limit, settings, execution)
         n = len(runner.samples)
         if not settings.chooses:
             return cls(runner, Halves.whole(n), n)
-        if not building:
+        if not more:
             return cls(runner, Halves.of(runner.groups, settings.seed), n)
-        build = np.arange(n) < len(building)
-        return cls(runner, Halves(build, ~build), n - len(building))
+        build = np.arange(n) < len(more)
+        return cls(runner, Halves(build, ~build), n - len(more))

@@ -1,183 +1,180 @@
-"""From ranked features to sets and strengths that prove themselves on the select split.
+"""From candidates to the settings that prove themselves on the select split.
 
-Changes when a strategy is added, or the rule by which one is recommended.
+Changes when an arm is built in another way, or the rule by which one is recommended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
-from torch import Tensor
 
 from corrsteer.features import Feature
-from corrsteer.lm.models import LanguageModel
+from corrsteer.method.candidates import Candidate, Grids, Key, Rows, Setting
+from corrsteer.method.ladder import Ladder
 from corrsteer.method.ranking import Ranking
-from corrsteer.method.splitting import Halves
+from corrsteer.method.splitting import Proving
 from corrsteer.runs.comparison import PairedOutcomes
 from corrsteer.runs.search import GuardAccuracy, Search, SearchRecord, Trial
-from corrsteer.runs.steering import Steering, combine
+from corrsteer.runs.steering import Steering
 from corrsteer.settings import FitSettings, Strategy
-from corrsteer.stats.metrics import Delta, Labels
+from corrsteer.stats.metrics import Delta
 from corrsteer.stats.sample_size import detectable_gain, least_gain, samples_without_loss
 from corrsteer.stats.significance import bonferroni
-from corrsteer.tasks import Task
 
-STRATEGIES: tuple[Strategy, ...] = ("S", "A", "P", "G")
+Part = Literal["build", "confirm"]
 
-Key = tuple[frozenset[tuple[str, int]], float]
-"""A set of features, and a strength."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A strategy's set of features at a strength."""
-
-    strategy: Strategy
-    features: tuple[Feature, ...]
-    strength: float
-
-    @property
-    def key(self) -> Key:
-        """What tells steerings apart, whichever strategy made them."""
-        return _key(self.features, self.strength)
-
-
-@runtime_checkable
-class Arms(Protocol):
-    """What tries steerings: an `ArmRunner`, or something that stands in for one.
-
-    Attributes:
-        lm, task: what is steered, and on what.
-        groups: a label a sample, the same for samples that belong together.
-    """
-
-    lm: LanguageModel
-    task: Task
-    groups: Labels
-
-    def outcomes(
-        self, steerings: Sequence[Steering], name: str = "steered"
-    ) -> list[PairedOutcomes]:
-        """Each steering's outcomes with the baseline's."""
-        ...
+TRIES = 3
+"""Settings of an arm that are asked to be confirmed, at most: the next one is where a guard task
+speaks against the one before."""
+FIRST_GUARDED = 48
+"""Samples of a guard task on which settings are tried before they climb on."""
 
 
 class Searcher:
-    """Tries sets of features on the select split, each once.
+    """Tries settings on the select split, each once.
 
     What is built and chosen on some samples would flatter itself if it were judged on the same. So
-    P, G and every strength are chosen on one part of them; each strategy's best setting that no
-    guard task speaks against is then confirmed on the other part, the better first. As long as one
-    is significant the next may be asked at the same level (Maurer, Hothorn & Lehmacher 1995), so
-    that the error of the whole search is `alpha`, however many settings were tried.
+    sets, layers and strengths are chosen on one part of them, and settings that no guard task
+    speaks against there are then confirmed on the other part, the better first. As long as one is
+    significant the next may be asked at the same level (Maurer, Hothorn & Lehmacher 1995), so that
+    the error of the whole search is `alpha`, however many settings were tried; and any of those
+    that were confirmed may be recommended: the one that does best on all select samples is.
     """
 
     def __init__(
         self,
-        runner: Arms,
-        guards: Sequence[Arms],
+        select: Proving,
+        guards: Sequence[Proving],
         ranking: Ranking,
-        rows: Mapping[tuple[str, int], Tensor],
+        rows: Rows,
         settings: FitSettings,
-        halves: Halves | None = None,
+        grids: Grids | None = None,
     ):
-        self._runner, self._guards = runner, guards
+        self._select, self._guards = select, guards
         self._ranking, self._rows, self._settings = ranking, rows, settings
+        self._grids = grids or {}
         self._tried: dict[Key, PairedOutcomes] = {}
-        self._guarded: dict[Key, dict[str, PairedOutcomes]] = {}
+        self._thinned = 0
+        self._guarded: dict[tuple[Key, str, Part], PairedOutcomes] = {}
         self._confirmed: dict[Setting, Delta] = {}
-        self._halves = halves or self._parts(runner)
 
     def run(self) -> Search:
-        """All strategies asked for, and the one to recommend."""
-        strategy = self._settings.strategy
-        wanted = STRATEGIES if strategy == "auto" else (strategy,)
-        sets = {name: self._features(name) for name in wanted}
-        settings = [
-            Setting(name, features, strength)
-            for name, features in sets.items()
-            for strength in self._settings.searched_strengths
-        ]
-        self._try([(each.features, each.strength) for each in settings])
-        best = self._best_of_strategies(settings)
-        recommended = self._confirm(sorted(best.values(), key=self._preference))
-        chosen: dict[Strategy, Steering] = {
-            name: self._steering(features, self._settings.strength)
-            for name, features in sets.items()
+        """All arms asked for, and the setting to recommend."""
+        arms = [a for a in self._settings.tried_arms if a in self._grids or a in _FEATURES]
+        sets = {arm: self._set(arm) for arm in arms if arm in _FEATURES}
+        strengths = self._settings.searched_strengths
+        settings = [Setting(each, strength) for each in sets.values() for strength in strengths]
+        self._try(settings)
+        settings += self._climbed([arm for arm in arms if arm not in sets])
+        queues = self._admissible(settings)
+        passed = self._confirm(queues)
+        recommended = min(passed, key=self._merit, default=None)
+        best = {arm: queue[0] for arm, queue in queues.items() if queue}
+        best |= {setting.strategy: setting for setting in passed}
+        shown = {
+            arm: Setting(sets[arm], self._settings.strength)
+            if arm in ("S", "A", "P")
+            else best.get(arm, Setting(Candidate(arm, {}), self._settings.strength))
+            for arm in arms
         }
-        if "G" in chosen:
-            of_g = best.get("G")
-            chosen["G"] = (
-                self._steering(of_g.features, of_g.strength)
-                if of_g
-                else self._steering((), self._settings.strength)
-            )
-        steering = None
-        if recommended is not None:
-            steering = self._steering(recommended.features, recommended.strength)
+        self._guard([each for each in shown.values() if self._gain(each) > 0], "confirm")
+        chosen = {arm: self._steering(setting) for arm, setting in shown.items()}
+        steering = None if recommended is None else self._steering(recommended)
         return Search(self._record(settings, recommended), chosen, steering)
 
     def _record(self, settings: Sequence[Setting], recommended: Setting | None) -> SearchRecord:
-        confirming = self._runner.groups[self._halves.confirm]
+        halves = self._select.halves
+        confirming = self._select.runner.groups[halves.confirm]
         n = len(np.unique(confirming))
         return SearchRecord(
-            comparisons=len(self._tried),
+            comparisons=len(self._tried) + self._thinned,
             baseline=self._tried[settings[0].key].comparison().baseline,
             recommended=None if recommended is None else self._trial(recommended),
             trials=tuple(self._trial(each) for each in settings),
-            n_built=int(self._halves.build.sum()),
+            n_built=int(halves.build.sum()),
             n_confirmed=len(confirming),
             least_gain=least_gain(n, self._settings.alpha),
             detectable_gain=detectable_gain(n, self._settings.power, alpha=self._settings.alpha),
         )
 
-    def _parts(self, runner: Arms) -> Halves:
-        if self._settings.chooses:
-            return Halves.of(runner.groups, self._settings.seed)
-        return Halves.whole(len(runner.groups))
+    def _set(self, arm: Strategy) -> Candidate:
+        """S, A, P or G."""
+        if arm == "S":
+            return self._of(arm, self._ranking.best())
+        if arm == "A":
+            return self._of(arm, self._ranking.best_per_layer())
+        return self._of(arm, self._proven_alone() if arm == "P" else self._proven_together())
 
-    def _features(self, strategy: Strategy) -> tuple[Feature, ...]:
-        if strategy == "S":
-            return self._ranking.best()
-        if strategy == "A":
-            return self._ranking.best_per_layer()
-        return self._proven_alone() if strategy == "P" else self._proven_together()
+    def _of(self, arm: Strategy, features: Sequence[Feature]) -> Candidate:
+        return Candidate.of(arm, features, self._rows)
 
     def _proven_alone(self) -> tuple[Feature, ...]:
         """P: the features of A that raise accuracy above the baseline's, each by itself."""
-        best, strength = self._ranking.best_per_layer(), self._settings.strength
-        self._try([((feature,), strength) for feature in best])
-        return tuple(feature for feature in best if self._gain((feature,), strength) > 0)
+        strength = self._settings.strength
+        alone = {f: Setting(self._of("P", [f]), strength) for f in self._ranking.best_per_layer()}
+        self._try([*alone.values()])
+        return tuple(feature for feature, setting in alone.items() if self._gain(setting) > 0)
 
     def _proven_together(self) -> tuple[Feature, ...]:
         """G: near-ties in order of r, each kept only if the set so far plus it does better."""
         kept: tuple[Feature, ...] = ()
         gain = 0.0
         for feature in self._ranking.near_ties(self._settings.near_ties):
-            with_it = self._gain((*kept, feature), self._settings.strength)
-            if with_it > gain:
-                kept, gain = (*kept, feature), with_it
+            setting = Setting(self._of("G", (*kept, feature)), self._settings.strength)
+            if self._gain(setting) > gain:
+                kept, gain = (*kept, feature), self._gain(setting)
         return kept
 
-    def _steering(self, features: Sequence[Feature], strength: float) -> Steering:
-        steering = combine(features, self._rows, self._runner.lm, self._settings.positions)
-        return steering.at(strength)
+    def _climbed(self, arms: Sequence[Strategy]) -> list[Setting]:
+        """The settings of grids that are left when most were tried on some samples only."""
+        ladder = Ladder(self._select.runner, self._select.halves.build, self._settings.seed)
+        fields = [
+            [
+                Setting(candidate, strength)
+                for candidate in self._grids[arm]
+                for strength in self._settings.searched_strengths
+            ]
+            for arm in arms
+        ]
+        steerings = [[self._steering(setting) for setting in field] for field in fields]
+        climbed = ladder.climb(steerings, harmless=self._harmless)
+        left = [field[i] for field, own in zip(fields, climbed, strict=True) for i in own]
+        self._thinned = sum(map(len, fields)) - len(left)
+        self._try(left)
+        return left
 
-    def _try(self, settings: Sequence[tuple[Sequence[Feature], float]]) -> None:
-        """Compare sets at strengths with the baseline, those not tried before, all together."""
-        new = {_key(*setting): setting for setting in settings if _key(*setting) not in self._tried}
-        steerings = [self._steering(*setting) for setting in new.values()]
-        outcomes = self._runner.outcomes(steerings, f"{len(new)} settings")
-        self._tried.update(zip(new, outcomes, strict=True))
+    def _harmless(self, steerings: Sequence[Steering]) -> list[bool]:
+        """Whether no guard task loses more than is tolerated on some of its samples."""
+        spared = np.ones(len(steerings), dtype=bool)
+        for guard in self._guards if steerings else ():
+            rows = guard.halves.build & (np.cumsum(guard.halves.build) <= FIRST_GUARDED)
+            name = f"guard, {len(steerings)} settings on {int(rows.sum())} samples"
+            outcomes = guard.runner.outcomes(steerings, name, rows)
+            spared &= [not self._loses(each) for each in outcomes]
+        return spared.tolist()
 
-    def _gain(self, features: Sequence[Feature], strength: float) -> float:
+    def _loses(self, outcomes: PairedOutcomes) -> bool:
+        """Whether more than is tolerated was lost."""
+        return outcomes.comparison().delta.value < -self._settings.guard_tolerance - 1e-9
+
+    def _steering(self, setting: Setting) -> Steering:
+        return setting.steering(self._select.runner.lm, self._settings.positions)
+
+    def _try(self, settings: Sequence[Setting]) -> None:
+        """Compare settings with the baseline, those not tried before, all together."""
+        new = {each.key: each for each in settings if each.key not in self._tried}
+        if new:
+            steerings = [self._steering(each) for each in new.values()]
+            outcomes = self._select.runner.outcomes(steerings, f"{len(new)} settings")
+            self._tried.update(zip(new, outcomes, strict=True))
+
+    def _gain(self, setting: Setting) -> float:
         """The change of accuracy on the samples that sets are built on."""
-        self._try([(features, strength)])
-        outcomes = self._tried[_key(features, strength)]
-        return outcomes.comparison(self._halves.build).delta.value
+        self._try([setting])
+        return self._tried[setting.key].comparison(self._select.halves.build).delta.value
 
     def _trial(self, setting: Setting) -> Trial:
         """What is recorded of a setting that was tried."""
@@ -187,85 +184,110 @@ class Searcher:
         return Trial(
             strategy=setting.strategy,
             strength=setting.strength,
-            features=tuple(feature.key for feature in setting.features),
+            features=tuple(feature.key for feature in setting.candidate.features),
             steered=comparison.steered,
             delta=comparison.delta,
             p_adjusted=max((self._confirmed[each].p_value for each in before), default=1.0),
             side_effects=comparison.side_effects,
             guards=self._guard_accuracies(setting),
             confirmed=self._confirmed.get(setting),
+            hook_points=tuple(hook.name for hook in setting.candidate.vectors),
         )
 
-    def _best_of_strategies(self, settings: Sequence[Setting]) -> dict[Strategy, Setting]:
-        """Each strategy's best setting on what builds, of those that harmed no guard there."""
-        gaining = [s for s in settings if s.features and self._gain(s.features, s.strength) > 0]
-        self._guard(gaining)
-        best: dict[Strategy, Setting] = {}
+    def _admissible(self, settings: Sequence[Setting]) -> dict[Strategy, list[Setting]]:
+        """Each arm's settings that gain on what builds and harm no guard there, the best first."""
+        gaining = [s for s in settings if s.candidate.vectors and self._gain(s) > 0]
+        self._guard(gaining, "build")
+        queues: dict[Strategy, list[Setting]] = {}
         for setting in sorted(gaining, key=self._preference):
-            if setting.strategy not in best and not self._loses(setting):
-                best[setting.strategy] = setting
-        return best
+            names = [guard.runner.task.name for guard in self._guards]
+            of_guards = [self._guarded[setting.key, name, "build"] for name in names]
+            if not any(map(self._loses, of_guards)):
+                queues.setdefault(setting.strategy, []).append(setting)
+        return queues
 
-    def _confirm(self, candidates: Sequence[Setting]) -> Setting | None:
-        """The first that is significant where it was not chosen, and harms no guard there."""
-        for setting in candidates:
-            found = self._tried[setting.key].comparison(self._halves.confirm).delta
-            if not self._halves.apart:  # P was built on these samples
-                p_value = bonferroni(found.p_value, len(self._tried))
-                found = replace(found, p_value=p_value)
-            self._confirmed[setting] = found
-            if found.value <= 0 or found.p_value >= self._settings.alpha:
-                return None
+    def _confirm(self, queues: Mapping[Strategy, Sequence[Setting]]) -> list[Setting]:
+        """An arm's setting each that is significant where it was not chosen, and harms no guard.
+
+        The order in which they are asked follows from what builds and from the guard tasks, never
+        from the outcomes that confirm.
+        """
+        waiting = {arm: list(queue[:TRIES]) for arm, queue in queues.items()}
+        self._guard([queue[0] for queue in waiting.values()], "confirm")
+        passed = []
+        while any(waiting.values()):
+            setting = min((q[0] for q in waiting.values() if q), key=self._preference)
+            waiting[setting.strategy].remove(setting)
+            if not self._significant(setting):
+                break
+            self._guard([setting], "confirm")
             if not self._trial(setting).harmed(self._settings.guard_tolerance):
-                return setting
-        return None
+                passed.append(setting)
+                waiting[setting.strategy].clear()
+        return passed
 
-    def _guard(self, settings: Sequence[Setting]) -> None:
-        """Run the guard tasks under settings that they were not run under before."""
-        new = {each.key: each for each in settings if each.key not in self._guarded}
-        steerings = [self._steering(each.features, each.strength) for each in new.values()]
-        for key in new:
-            self._guarded[key] = {}
-        for runner in self._guards if new else ():
-            outcomes = runner.outcomes(steerings, f"guard, {len(new)} settings")
-            for key, each in zip(new, outcomes, strict=True):
-                self._guarded[key][runner.task.name] = each
+    def _significant(self, setting: Setting) -> bool:
+        """Whether it gains where it was not chosen; that is recorded."""
+        halves = self._select.halves
+        found = self._tried[setting.key].comparison(halves.confirm).delta
+        if not halves.apart:  # P was built on these samples
+            found = replace(found, p_value=bonferroni(found.p_value, len(self._tried)))
+        self._confirmed[setting] = found
+        return bool(found.value > 0 and found.p_value < self._settings.alpha)
 
-    def _loses(self, setting: Setting) -> bool:
-        """Whether a guard task lost more than is tolerated where sets are built."""
-        return any(
-            found.comparison(self._parts(runner).build).delta.value
-            < -self._settings.guard_tolerance - 1e-9
-            for runner in self._guards
-            for found in [self._guarded[setting.key][runner.task.name]]
-        )
+    def _guard(self, settings: Sequence[Setting], part: Part) -> None:
+        """Run a part of the guard tasks under settings that it was not run under before."""
+        for guard in self._guards:
+            name = guard.runner.task.name
+            own: Part = part if guard.halves.apart else "build"
+            new = {s.key: s for s in settings if (s.key, name, own) not in self._guarded}
+            if new:
+                steerings = [self._steering(each) for each in new.values()]
+                rows = getattr(guard.halves, own)
+                told = f"guard, {len(new)} settings"
+                for key, each in zip(
+                    new, guard.runner.outcomes(steerings, told, rows), strict=True
+                ):
+                    self._guarded[key, name, own] = each
 
     def _guard_accuracies(self, setting: Setting) -> dict[str, GuardAccuracy]:
         """What guard tasks lost, and may have lost by what nothing was chosen on."""
-        if setting.key not in self._guarded:
-            return {}
-        tolerance = self._settings.guard_tolerance
-        found = {}
-        for runner in self._guards:
-            outcomes = self._guarded[setting.key][runner.task.name]
-            whole, part = outcomes.comparison(), self._parts(runner).confirm
-            groups = len(np.unique(runner.groups[part]))
+        found, tolerance = {}, self._settings.guard_tolerance
+        for guard in self._guards:
+            name = guard.runner.task.name
+            built, own = (self._guarded.get((setting.key, name, p)) for p in ("build", "confirm"))
+            whole = built.with_more(own) if built and own else built or own
+            if whole is None:
+                continue
+            own = own or whole
+            groups = len(np.unique(guard.runner.groups[guard.halves.confirm]))
             enough = 0 < tolerance < 1 and groups >= samples_without_loss(tolerance)
-            found[runner.task.name] = GuardAccuracy(
-                whole.baseline.accuracy,
-                whole.steered.accuracy,
-                outcomes.comparison(part).delta.most_lost
-                if enough and setting in self._confirmed
-                else None,
+            both = whole.comparison()
+            found[name] = GuardAccuracy(
+                both.baseline.accuracy,
+                both.steered.accuracy,
+                own.comparison().delta.most_lost if enough and setting in self._confirmed else None,
                 None if enough or not 0 < tolerance < 1 else 2 * samples_without_loss(tolerance),
             )
         return found
 
-    def _preference(self, setting: Setting) -> tuple[float, int, float]:
-        """Sorts the better first: larger gain, then fewer features, then lower strength."""
-        gain = self._gain(setting.features, setting.strength)
-        return -gain, len(setting.features), setting.strength
+    def _preference(self, setting: Setting) -> tuple[float, ...]:
+        """Sorts the better first: larger gain, less lost on guards, fewer features, lower strength.
+
+        All of it where settings are built.
+        """
+        return -self._gain(setting), *self._cost(setting)
+
+    def _merit(self, setting: Setting) -> tuple[float, ...]:
+        """The same by the gain on all select samples."""
+        return -self._tried[setting.key].comparison().delta.value, *self._cost(setting)
+
+    def _cost(self, setting: Setting) -> tuple[float, ...]:
+        names = [guard.runner.task.name for guard in self._guards]
+        of_guards = [self._guarded[setting.key, name, "build"].comparison() for name in names]
+        lost = -sum(each.delta.value for each in of_guards)
+        return lost, setting.candidate.size, setting.strength
 
 
-def _key(features: Sequence[Feature], strength: float) -> Key:
-    return frozenset(feature.key for feature in features), strength
+_FEATURES: tuple[Strategy, ...] = ("S", "A", "P", "G")
+"""Arms that are one set of features each, built of the ranking."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from corrsteer.execution.units import IN_PROCESS, Execution
 from corrsteer.lm.models import LanguageModel
 from corrsteer.method.arms import ArmRunner, runners_of
-from corrsteer.method.controls import random_controls, searched
+from corrsteer.method.controls import random_controls, random_directions, searched
 from corrsteer.method.evaluation import evaluate_on
 from corrsteer.method.fit import fit_with, spent
 from corrsteer.method.splitting import SelectSplit
@@ -149,4 +149,6 @@ def draw_controls(
     """Random controls of a steering; none of one that adds nothing."""
     if not steering.vectors or not settings.controls:
         return []
+    if steering.direction:
+        return random_directions(steering, settings.controls, settings.seed)
     return random_controls(steering, statistics, lm.saes, settings.controls, settings.seed)

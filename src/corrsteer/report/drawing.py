@@ -35,6 +35,7 @@ LIGHT: Mapping[str, str] = {
     "A": "#2563b8",
     "P": "#a3670b",
     "G": "#12796e",
+    "dense": "#b3266d",
     "control": "#6b7786",
 }
 """Colour of each role. No two are equal, so that a colour in an SVG names its role."""
@@ -55,6 +56,7 @@ DARK: Mapping[str, str] = {
     "A": "#76a9f5",
     "P": "#dcae4e",
     "G": "#43c0af",
+    "dense": "#f07fb4",
     "control": "#93a0ae",
 }
 """The same roles on a dark page."""
@@ -64,6 +66,7 @@ _MARKERS: Mapping[Strategy, tuple[str, float]] = {
     "A": ("s", 1.0),
     "P": ("^", 1.3),
     "G": ("D", 0.95),
+    "dense": ("v", 1.3),
 }
 """Mark of each strategy, for those who do not tell it by its colour, and what makes them alike in
 size."""

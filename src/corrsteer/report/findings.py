@@ -79,7 +79,7 @@ class Findings:
         """
         chosen = self.run.search.recommended if self.run.search else None
         tried = {trial.setting for trial in self.run.search.trials} if self.run.search else set()
-        if chosen and (chosen.setting not in tried or not chosen.features):
+        if chosen and (chosen.setting not in tried or not chosen.steers):
             raise ArtifactError(f"{RUN_FILE} recommends what was not tried; train again")
 
     @property
@@ -143,10 +143,7 @@ class Findings:
 
     @cached_property
     def vetoed(self) -> tuple[Trial, ...]:
-        """Significant trials that did better than the recommended one.
-
-        The best significant trial that harms no guard task is recommended, so these did harm one.
-        """
+        """Significant trials that did better than the recommended one, and harmed a guard task."""
         if self.run.search is None or not self.run.provenance.guards:
             return ()
         chosen = self.run.search.recommended
@@ -157,13 +154,14 @@ class Findings:
             if trial.delta.value > 0
             and trial.p_adjusted < self.run.settings.alpha
             and trial.steered.accuracy > bar
+            and trial.harmed(self.run.settings.guard_tolerance)
         )
 
     @property
     def setting(self) -> Recommendation | None:
-        """What the run's own arm is; None where it has no features, and so does nothing."""
+        """What the run's own arm is; None where it adds nothing."""
         strategy = self.run.settings.strategy
-        if not self.run.features or self.recommended or strategy == "auto":
+        if not self.run.steering.vectors or self.recommended or strategy == "auto":
             return self.recommended
         return Recommendation(strategy, self.run.steering.strength)
 

@@ -15,6 +15,9 @@ from corrsteer.scoring.base import Score
 from corrsteer.stats import metrics
 from corrsteer.stats.metrics import Accuracy, Delta, Labels, Outcomes, SideEffects
 
+SampleRows = NDArray[np.bool_]
+"""Which of some samples are meant."""
+
 
 @dataclass(frozen=True)
 class Responses:
@@ -80,19 +83,42 @@ class PairedOutcomes:
     groups: Labels | None = None
     unread: NDArray[np.bool_] | None = None
 
-    def comparison(self, rows: NDArray[np.bool_] | None = None) -> Comparison:
+    def part(self, rows: SampleRows) -> PairedOutcomes:
+        """Those of some samples."""
+        return PairedOutcomes(
+            self.before[rows],
+            self.after[rows],
+            self.same[rows],
+            None if self.groups is None else self.groups[rows],
+            None if self.unread is None else self.unread[:, rows],
+        )
+
+    def with_more(self, other: PairedOutcomes) -> PairedOutcomes:
+        """These, and the same arms' outcomes on other samples."""
+        groups = unread = None
+        if self.groups is not None and other.groups is not None:
+            groups = np.concatenate([self.groups, other.groups])
+        if self.unread is not None and other.unread is not None:
+            unread = np.concatenate([self.unread, other.unread], axis=1)
+        return PairedOutcomes(
+            np.concatenate([self.before, other.before]),
+            np.concatenate([self.after, other.after]),
+            np.concatenate([self.same, other.same]),
+            groups,
+            unread,
+        )
+
+    def comparison(self, rows: SampleRows | None = None) -> Comparison:
         """The comparison over some samples, or all.
 
         Raises:
             InsufficientDataError: no sample could be judged in both arms.
         """
-        if rows is None:
-            rows = np.ones(len(self.before), dtype=bool)
-        groups = None if self.groups is None else self.groups[rows]
-        found = paired(self.before[rows], self.after[rows], self.same[rows], groups)
-        if self.unread is None:
+        own = self if rows is None else self.part(rows)
+        found = paired(own.before, own.after, own.same, own.groups)
+        if own.unread is None:
             return found
-        before, after = self.unread[:, rows].sum(axis=1)
+        before, after = own.unread.sum(axis=1)
         return replace(found, unread=(int(before), int(after)))
 
 

@@ -25,6 +25,7 @@ from corrsteer.runs.records import (
     StrategyRecord,
     StrengthRecord,
     TaskCounts,
+    VectorRecord,
 )
 from corrsteer.runs.run import Run
 from corrsteer.runs.search import SearchRecord, Trial
@@ -69,6 +70,8 @@ def run_document(
         settings=run.settings,
         strength=run.steering.strength,
         features=run.features,
+        vectors=VectorRecord.all_of(run.steering),
+        direction=run.steering.direction,
         inference=run.inference,
         outcome=None if evaluation is None else steered_outcome(evaluation),
         recommended=None if chosen is None else Recommendation(chosen.strategy, chosen.strength),
@@ -110,6 +113,8 @@ def _strategy(
         **vars(Outcome.of(comparison)),
         strength=steering.strength,
         features=steering.features,
+        vectors=VectorRecord.all_of(steering),
+        direction=steering.direction,
         why=why(trial, chosen, settings.alpha, settings.guard_tolerance),
         guards={} if trial is None else trial.guards,
     )
@@ -118,12 +123,14 @@ def _strategy(
 def _trial_of(search: SearchRecord, name: Strategy, steering: Steering) -> Trial | None:
     """The trial of a strategy's steering."""
     keys = {feature.key for feature in steering.features}
+    hooks = {hook.name for hook in steering.vectors}
     return next(
         (
             trial
             for trial in search.trials
             if (trial.strategy, trial.strength) == (name, steering.strength)
             and set(trial.features) == keys
+            and set(trial.hook_points) == hooks
         ),
         None,
     )
@@ -166,6 +173,8 @@ def evaluation_document(
         strength=steering.strength if run else None,
         forced=first.forced,
         features=steering.features,
+        vectors=VectorRecord.all_of(steering),
+        direction=steering.direction,
         baseline=first.baseline,
         outcome=steered_outcome(first, controls=False) if run else None,
         strengths=tuple(

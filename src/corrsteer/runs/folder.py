@@ -94,7 +94,7 @@ def save_run(run: Run, path: str | Path) -> Path:
 
 
 def _write(run: Run, folder: Path) -> None:
-    write_whole(folder / STATISTICS_FILE, statistics_bytes(run.statistics))
+    write_whole(folder / STATISTICS_FILE, statistics_bytes(run.statistics, run.means))
     run.described().save(folder)
     if run.log is not None:
         run.log.save(folder)
@@ -143,12 +143,14 @@ def load_run(path: str | Path) -> Run:
         document = _read_json(folder / RUN_FILE)
         features = _read_json(folder / FEATURES_FILE)
         provenance = TypeAdapter(Provenance).validate_python(document)
-        statistics, _ = read_statistics(folder / STATISTICS_FILE)
+        stored = read_statistics(folder / STATISTICS_FILE)
+        statistics = stored.statistics
         _check_places(folder, provenance, statistics)
         return Run(
             provenance=provenance,
             settings=_read_settings(document["settings"]),
             statistics=statistics,
+            means=stored.means,
             features=_read_features(features["selected"]),
             top_features={
                 HookPoint.parse(hook).name: _read_features(rows)
@@ -187,8 +189,13 @@ def _check_places(
 
 
 def _read_settings(stored: Any) -> FitSettings:
-    """Settings from JSON; before select splits were topped up, they were as the task had them."""
-    return TypeAdapter(FitSettings).validate_python({"least_select": 0, **stored})
+    """Settings from JSON; before select splits were topped up, they were as the task had them.
+
+    And before there were dense directions, four arms were tried.
+    """
+    return TypeAdapter(FitSettings).validate_python(
+        {"least_select": 0, "arms": ("S", "A", "P", "G"), **stored}
+    )
 
 
 def _bare_run(steering: Steering) -> Run:

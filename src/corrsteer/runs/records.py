@@ -7,17 +7,19 @@ Changes when the outside is told more. Keys that exist keep their meaning. `as_j
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from corrsteer.features import Feature
+from corrsteer.hook_points import in_words
 from corrsteer.runs.comparison import Comparison
 from corrsteer.runs.evaluation import Evaluation
 from corrsteer.runs.evidence import Evidence
 from corrsteer.runs.search import GuardAccuracy, SearchRecord
+from corrsteer.runs.steering import Steering, direction_in_words
 from corrsteer.runs.verdict import Verdict
 from corrsteer.settings import FitSettings, Strategy
 from corrsteer.stats.metrics import Accuracy, Delta, SideEffects
@@ -129,21 +131,59 @@ class Outcome:
         )
 
 
+@dataclass(frozen=True)
+class VectorRecord:
+    """A vector that is added at strength 1; `norm` is its length."""
+
+    hook_point: str
+    layer: int
+    norm: float
+
+    @classmethod
+    def all_of(cls, steering: Steering) -> tuple[VectorRecord, ...]:
+        """Those of a steering."""
+        return tuple(
+            cls(hook.name, hook.layer, float(vector.norm()))
+            for hook, vector in steering.vectors.items()
+        )
+
+
+def vectors_in_words(direction: str, vectors: Sequence[VectorRecord]) -> str:
+    """A dense direction in words; "" of what is made of features, or adds nothing."""
+    norms = {each.hook_point: each.norm for each in vectors}
+    return direction_in_words(direction, norms) if direction and norms else ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StrategyRecord(Outcome):
     """A strategy's steering on the test split.
 
     Attributes:
         strength: of the steering.
-        features: it is made of; the arm is the baseline's where there are none.
+        features: it is made of; none of a dense direction.
+        vectors: what it adds; the arm is the baseline's where there are none. Empty in runs from
+            before they were recorded.
+        direction: what the vectors are where they are not made of features, else "".
         why: it is or is not what is recommended; None in runs from before it was recorded.
         guards: guard task -> what was measured on its select split, if it was.
     """
 
     strength: float
     features: tuple[Feature, ...]
+    vectors: tuple[VectorRecord, ...] = ()
+    direction: str = ""
     why: str | None = None
     guards: Mapping[str, GuardAccuracy] = field(default_factory=dict)
+
+    @property
+    def steers(self) -> bool:
+        """Whether it adds anything."""
+        return bool(self.features or self.vectors)
+
+    @property
+    def where(self) -> str:
+        """The layers of a dense direction, in words; "" of features, which say it themselves."""
+        return in_words([each.hook_point for each in self.vectors]) if self.direction else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +215,7 @@ class RunDocument:
         schema: of the document; `run`: the run's folder, or None.
         model, sae, task: what it is of.
         strategy, settings: how it was fitted.
-        strength, features: of its steering.
+        strength, features, vectors, direction: of its steering; see `StrategyRecord`.
         inference: how features were judged, or None where they were not.
         outcome: its steering on the test split, or None; its fields are keys of the document.
         recommended: what the select split recommends, or None.
@@ -194,6 +234,8 @@ class RunDocument:
     settings: FitSettings
     strength: float
     features: tuple[Feature, ...]
+    vectors: tuple[VectorRecord, ...] = ()
+    direction: str = ""
     inference: Evidence | None
     outcome: SteeredOutcome | None
     recommended: Recommendation | None
@@ -216,8 +258,8 @@ class EvaluationDocument:
     """What `eval` tells: the first strength in full, and every strength.
 
     Attributes:
-        schema, run, model, task, strategy, settings, strength, features: see `RunDocument`; None
-            where the baseline alone was run.
+        schema, run, model, task, strategy, settings, strength, features, vectors, direction: see
+            `RunDocument`; None where the baseline alone was run.
         forced: why the steering is not for this model, where it was forced on it.
         outcome: of the first strength; `baseline`: accuracy without steering.
         strengths: every strength.
@@ -233,6 +275,8 @@ class EvaluationDocument:
     strength: float | None
     forced: str | None
     features: tuple[Feature, ...]
+    vectors: tuple[VectorRecord, ...] = ()
+    direction: str = ""
     baseline: Accuracy
     outcome: SteeredOutcome | None
     strengths: tuple[StrengthRecord, ...]

@@ -22,6 +22,7 @@ from corrsteer.runs.search import SearchRecord
 from corrsteer.runs.steering import Steering
 from corrsteer.settings import FitSettings, Strategy
 from corrsteer.stats.correlation import StreamingCorrelation
+from corrsteer.stats.outcome_sums import MeanPooled
 from corrsteer.tasks import TaskOptions
 from corrsteer.tasks.repeats import Repeats
 
@@ -106,6 +107,8 @@ class Run:
         provenance: model, SAEs, task and versions.
         settings: how it was fitted.
         statistics: hook point name -> sufficient statistics over the fit samples.
+        means: hook point name -> what was pooled by mean, by outcome, over the same samples; empty
+            in runs from before it was kept.
         features: the features of `steering`.
         top_features: hook point name -> its best features by correlation.
         steering: what the run recommends, or what its strategy made.
@@ -133,6 +136,7 @@ class Run:
     log: ActivationLog | None = None
     evaluation: RunDocument | None = None
     predictions: tuple[Prediction, ...] = ()
+    means: dict[str, MeanPooled] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> Path:
         """Write the run into a folder, whole or not at all; see `folder.save_run`."""
@@ -164,6 +168,7 @@ class Run:
 
     def __repr__(self) -> str:
         names = ", ".join(f"{f.layer}/{f.latent}" for f in self.features)
+        names = names or (self.steering.described if self.steering.direction else "")
         return (
             f"Run(model={self.provenance.model!r}, task={self.provenance.task!r}, "
             f"strategy={self.settings.strategy!r}, features=[{names}], "
@@ -176,6 +181,7 @@ class Run:
             "task": self.provenance.task or None,
             "strategy": self.settings.strategy,
             "strength": f"{self.steering.strength:g}",
+            **({"steers by": self.steering.described} if self.steering.direction else {}),
             "verdict": self.evaluation.verdict.text if self.evaluation else "not evaluated",
         }
         return overview("Run", facts, FEATURE_COLUMNS, feature_rows(self.features))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from corrsteer.hook_points import in_words
 from corrsteer.runs.steering import Steering
 from corrsteer.settings import Strategy
 from corrsteer.stats.metrics import Accuracy, Delta, SideEffects
@@ -18,7 +19,8 @@ class GuardAccuracy:
     """Accuracy on a guard task's select split, without and with a steering.
 
     Attributes:
-        baseline, steered: over the whole split.
+        baseline, steered: over the samples that it was run on: fit samples of the task while
+            settings are chosen, and its whole select split where one is confirmed or shown.
         most_lost: upper confidence limit of the loss on the samples that it was confirmed on; None
             where the setting was not confirmed there, and in runs from before it was.
         needed: samples that could rule out a loss beyond the tolerance, where the split has too
@@ -39,12 +41,12 @@ class GuardAccuracy:
 
 @dataclass(frozen=True)
 class Trial:
-    """One set of features at one strength, tried on the select split.
+    """One set of vectors at one strength, tried on the select split.
 
     Attributes:
-        strategy: S, A, P or G.
+        strategy: the arm that it is of.
         strength: it was tried at.
-        features: hook point and latent of each feature.
+        features: hook point and latent of each feature; none of a dense direction.
         steered: accuracy with the steering; `delta`: its change from the baseline.
         p_adjusted: p-value of the change on samples that neither built nor chose the setting, for
             the settings that were confirmed there; 1 for the others. In runs from before there was
@@ -52,6 +54,7 @@ class Trial:
         side_effects: what became of each sample.
         guards: guard task -> its accuracies; empty if they were not tried.
         confirmed: the change on the samples kept for it; None where it was not asked.
+        hook_points: where it steers; empty in runs from before there were dense directions.
     """
 
     strategy: Strategy
@@ -63,11 +66,22 @@ class Trial:
     side_effects: SideEffects
     guards: Mapping[str, GuardAccuracy] = field(default_factory=dict)
     confirmed: Delta | None = None
+    hook_points: tuple[str, ...] = ()
 
     @property
-    def setting(self) -> tuple[Strategy, float, tuple[tuple[str, int], ...]]:
+    def steers(self) -> bool:
+        """Whether it adds anything."""
+        return bool(self.features or self.hook_points)
+
+    @property
+    def setting(self) -> tuple[Strategy, float, tuple[tuple[str, int], ...], tuple[str, ...]]:
         """What tells it from other trials of a search."""
-        return self.strategy, self.strength, self.features
+        return self.strategy, self.strength, self.features, self.hook_points
+
+    @property
+    def where(self) -> str:
+        """The layers of a dense direction, in words; "" of features, which say it themselves."""
+        return "" if self.features or not self.hook_points else in_words(self.hook_points)
 
     def harmed(self, tolerance: float) -> tuple[str, ...]:
         """Guard tasks that lost more accuracy than the tolerance, or may have."""
@@ -79,10 +93,11 @@ class SearchRecord:
     """Everything tried on the select split.
 
     Attributes:
-        comparisons: sets and strengths tried, those that were only steps of a search included.
+        comparisons: sets and strengths tried, those that were only steps of a search and those
+            that were tried on some samples only included.
         baseline: accuracy there without steering.
         recommended: the trial that is recommended, or None.
-        trials: every set and strength that could have been.
+        trials: every set and strength that was tried on all samples, and could have been.
         n_built: samples that sets and strengths were built and chosen on; 0 in runs from before
             they were kept apart.
         n_confirmed: samples that the best were confirmed on.
@@ -113,7 +128,7 @@ class Search:
 
     Attributes:
         record: what was tried.
-        chosen: strategy -> its steering, in the order S, A, P, G.
+        chosen: arm -> its steering, in the order in which arms were asked for.
         recommended: the steering of the recommended trial, or None.
     """
 

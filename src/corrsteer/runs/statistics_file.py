@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,40 @@ from corrsteer.hook_points import HookPoint
 from corrsteer.runs.records import RUN_SCHEMA
 from corrsteer.runs.tensor_files import tensor_bytes
 from corrsteer.stats.correlation import StreamingCorrelation
+from corrsteer.stats.outcome_sums import MeanPooled, OutcomeSums
 
 STATISTICS_FILE = "statistics.safetensors"
 
 
+PARTS = ("residual", "latents")
+"""Of `MeanPooled`; what a tensor of it is called begins with one of them and a dot."""
+
+
+@dataclass(frozen=True)
+class StoredStatistics:
+    """What a file of statistics holds, hook points in the order of layers.
+
+    Attributes:
+        statistics: hook point name -> statistics.
+        means: hook point name -> what was pooled by mean; empty in files from before it was kept.
+        about: what was kept beside them, from JSON.
+    """
+
+    statistics: dict[str, StreamingCorrelation]
+    means: dict[str, MeanPooled]
+    about: dict[str, Any]
+
+
 def statistics_bytes(
-    statistics: Mapping[str, StreamingCorrelation], about: Mapping[str, Any] | None = None
+    statistics: Mapping[str, StreamingCorrelation],
+    means: Mapping[str, MeanPooled] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Statistics by hook point name as one safetensors file, which `read_statistics` reads.
 
     Args:
         statistics: hook point name -> statistics.
+        means: hook point name -> what was pooled by mean, over the same samples.
         about: kept beside them, as JSON.
     """
     tensors = {
@@ -36,14 +60,18 @@ def statistics_bytes(
         for hook, each in statistics.items()
         for name, tensor in each.state().items()
     }
+    for hook, mean in (means or {}).items():
+        for part in PARTS:
+            state = getattr(mean, part).state()
+            tensors |= {f"{hook}/{part}.{name}": tensor for name, tensor in state.items()}
     metadata = {"schema": RUN_SCHEMA}
     if about is not None:
         metadata["about"] = json.dumps(about)
     return tensor_bytes(tensors, metadata)
 
 
-def read_statistics(path: Path) -> tuple[dict[str, StreamingCorrelation], dict[str, Any]]:
-    """Statistics by hook point name in the order of layers, and what was kept beside them.
+def read_statistics(path: Path) -> StoredStatistics:
+    """What `statistics_bytes` made a file of.
 
     Raises:
         ArtifactError: the file is missing, corrupt, or holds what no samples have.
@@ -63,4 +91,29 @@ def read_statistics(path: Path) -> tuple[dict[str, StreamingCorrelation], dict[s
             raise ArtifactError(f"{path} has {statistic} of {hook} twice; train again")
         state[statistic] = tensor
     hooks = sorted(states, key=lambda name: HookPoint.parse(name).order)
-    return {hook: StreamingCorrelation.from_state(states[hook]) for hook in hooks}, about
+    means = {hook: _means(states[hook]) for hook in hooks}
+    statistics = {hook: StreamingCorrelation.from_state(states[hook]) for hook in hooks}
+    found = {hook: mean for hook, mean in means.items() if mean is not None}
+    for hook, mean in found.items():
+        _check_same(path, hook, mean, statistics[hook])
+    if found and len(found) < len(hooks):
+        raise ArtifactError(f"{path} has residuals of some hook points only; train again")
+    return StoredStatistics(statistics, found, about)
+
+
+def _means(state: dict[str, Any]) -> MeanPooled | None:
+    """What was pooled by mean, taken out of a hook point's tensors."""
+    parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+    for statistic in [name for name in state if name.partition(".")[0] in PARTS]:
+        part, _, name = statistic.partition(".")
+        parts[part][name] = state.pop(statistic)
+    if not any(parts.values()):
+        return None
+    return MeanPooled(**{part: OutcomeSums.from_state(each) for part, each in parts.items()})
+
+
+def _check_same(path: Path, hook: str, mean: MeanPooled, own: StreamingCorrelation) -> None:
+    """Refuse what was pooled by mean over other samples or latents than the statistics."""
+    counts = {(each.n_positive, each.n_zero) for each in (mean.residual, mean.latents, own)}
+    if len(counts) > 1 or mean.latents.width != own.d_sae:
+        raise ArtifactError(f"{path} has residuals of other samples at {hook}; train again")

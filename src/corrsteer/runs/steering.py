@@ -22,7 +22,7 @@ from torch import Tensor
 from corrsteer.errors import ArtifactError, CorrSteerError
 from corrsteer.features import FEATURE_COLUMNS, FEATURES, Feature, feature_rows
 from corrsteer.files import expanded, write_whole
-from corrsteer.hook_points import HookPoint
+from corrsteer.hook_points import HookPoint, in_words
 from corrsteer.lm.known_models import hub_id
 from corrsteer.lm.models import LanguageModel
 from corrsteer.notebook import overview
@@ -32,6 +32,8 @@ from corrsteer.settings import Positions, check_strength
 
 FILE_NAME = "steering.safetensors"
 SCHEMA = "corrsteer.steering/1"
+DIRECTION = "direction"
+"""Key of the metadata that says, in words, what vectors are that are not made of features."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,21 @@ class Steering(
     positions: Positions = "generated"
     strength: float = 1.0
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def direction(self) -> str:
+        """What its vectors are, in words, where they are not made of features; else ""."""
+        if self.features or not self.vectors:
+            return ""
+        return self.metadata.get(DIRECTION, "vectors of unknown origin")
+
+    @property
+    def described(self) -> str:
+        """What it adds at strength 1, as `layer 4, difference of means, |v| = 12.3`."""
+        if not self.direction:
+            return f"{len(self.features)} features"
+        norms = {hook.name: float(vector.norm()) for hook, vector in self.vectors.items()}
+        return direction_in_words(self.direction, norms)
 
     def at(self, strength: float) -> Steering:
         """The same steering with another strength of its own."""
@@ -201,14 +218,15 @@ class Steering(
             self.positions,
             self.strength,
             [feature.to_dict() for feature in self.features],
-            self.metadata,
+            {**self.metadata, "described": self.described if self.direction else ""},
         )
         return ModelCard(card.render(ModelCardData(**data).to_yaml(), facts))
 
     def __repr__(self) -> str:
         where = ", ".join(f"{f.layer}/{f.latent} x {f.coefficient:.3g}" for f in self.features)
+        made_of = f"vectors={self.described!r}" if self.direction else f"features=[{where}]"
         return (
-            f"Steering(model={self.model!r}, features=[{where}], strength={self.strength:g}, "
+            f"Steering(model={self.model!r}, {made_of}, strength={self.strength:g}, "
             f"positions={self.positions!r})"
         )
 
@@ -218,8 +236,21 @@ class Steering(
             "strength": f"{self.strength:g}",
             "positions": self.positions,
             "hook points": ", ".join(map(str, self.vectors)) or "none",
+            **({"made of": self.described} if self.direction else {}),
         }
         return overview("Steering", facts, FEATURE_COLUMNS, feature_rows(self.features))
+
+
+def direction_in_words(direction: str, norms: Mapping[str, float]) -> str:
+    """A dense direction with where it steers, as `layer 4, difference of means, |v| = 12.3`.
+
+    Args:
+        direction: what it is.
+        norms: hook point name -> length of its vector, one or more.
+    """
+    low, high = min(norms.values()), max(norms.values())
+    size = f"{low:.3g}" if len(norms) == 1 else f"{low:.3g} to {high:.3g}"
+    return f"{in_words([*norms])}, {direction}, |v| = {size}"
 
 
 def summed(
@@ -253,6 +284,25 @@ def combine(
         lm: the model it is for.
         positions: where it steers.
     """
-    about = {"model_type": str(lm.model.config.get_text_config().model_type)}
-    vectors = summed(features, rows)
-    return Steering(vectors, tuple(features), lm.id, lm.revision, positions, metadata=about)
+    return steering_of(summed(features, rows), features, lm, positions)
+
+
+def steering_of(
+    vectors: Mapping[HookPoint, Float32[Tensor, " d_model"]],
+    features: Sequence[Feature],
+    lm: LanguageModel,
+    positions: Positions = "generated",
+    about: Mapping[str, str] | None = None,
+) -> Steering:
+    """The steering of a model by some vectors.
+
+    Args:
+        vectors: hook point -> what is added at strength 1.
+        features: that the vectors are made of, if they are.
+        lm: the model it is for.
+        positions: where it steers.
+        about: what else its file says.
+    """
+    kind = {"model_type": str(lm.model.config.get_text_config().model_type)}
+    metadata = kind | dict(about or {})
+    return Steering(vectors, tuple(features), lm.id, lm.revision, positions, metadata=metadata)

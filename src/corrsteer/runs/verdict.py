@@ -230,7 +230,7 @@ def why(setting: Trial | None, recommended: Trial | None, alpha: float, toleranc
     """
     if setting is None:
         return "was not tried on the select split"
-    if not setting.features:
+    if not setting.steers:
         return "has no features"
     if recommended is not None and setting.setting == recommended.setting:
         return "recommended"
@@ -248,7 +248,8 @@ def why(setting: Trial | None, recommended: Trial | None, alpha: float, toleranc
 
 def named(trial: Trial) -> str:
     """A setting in words."""
-    return f"strategy {trial.strategy} at strength {trial.strength:g}"
+    where = f" ({trial.where})" if trial.where else ""
+    return f"strategy {trial.strategy}{where} at strength {trial.strength:g}"
 
 
 def _open_guards(guards: Mapping[str, Comparison], tolerance: float) -> tuple[str, ...]:

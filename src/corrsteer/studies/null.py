@@ -19,20 +19,21 @@ from torch import Tensor
 
 from corrsteer.errors import ArtifactError, SettingsError
 from corrsteer.execution.journal import Journal
-from corrsteer.execution.units import Execution
+from corrsteer.execution.units import Execution, fingerprint
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.sae_placement import choose_handles, load_coders
 from corrsteer.method.arms import ArmRunner, limited
+from corrsteer.method.candidates import Grids
 from corrsteer.method.collect import collect
 from corrsteer.method.evidence import family_wise
-from corrsteer.method.fit import check_coefficient, decoder_rows
+from corrsteer.method.fit import check_coefficient, decoder_rows, grids_of
 from corrsteer.method.provenance import provenance_of
 from corrsteer.method.ranking import Ranking, SAEPlace, rank
-from corrsteer.method.splitting import SelectSplit, topped_up
+from corrsteer.method.splitting import Proving, SelectSplit, topped_up
 from corrsteer.method.strategies import Searcher
 from corrsteer.progress import SILENT, Progress
 from corrsteer.runs.activation_log import ActivationLog
-from corrsteer.runs.comparison import Comparison, PairedOutcomes
+from corrsteer.runs.comparison import Comparison, PairedOutcomes, SampleRows
 from corrsteer.runs.content import Extent
 from corrsteer.runs.identity import Identity
 from corrsteer.runs.steering import Steering
@@ -101,7 +102,7 @@ class NullStudy:
 
     Attributes:
         family_wise: runs in which any feature of any layer was called significant.
-        recommended: runs in which any setting of S, A, P or G was recommended.
+        recommended: runs in which any setting of any arm was recommended.
         uncorrected: those in which one would have been without Bonferroni's correction.
         coverage: of intervals of r, by frequency and r; the last is over all of them.
         settings_tried: different sets and strengths that the model was run with.
@@ -212,6 +213,7 @@ def _collected(lm: LanguageModel, task: Task, settings: FitSettings, execution: 
         select,
         ranking,
         decoder_rows(ranking, handles, settings.near_ties),
+        grids_of(collection, settings),
     )
 
 
@@ -226,6 +228,7 @@ class _Runs:
     select: SelectSplit
     ranking: Ranking
     rows: Mapping[tuple[str, int], Tensor]
+    grids: Grids
 
     def family_wise(self, run: int) -> dict[str, Any]:
         rng = self._rng(run, "family_wise")
@@ -240,9 +243,8 @@ class _Runs:
 
     def recommended(self, run: int) -> dict[str, Any]:
         self.exchanged.draw(self._rng(run, "recommended"))
-        search = Searcher(
-            self.exchanged, [], self.ranking, self.rows, self.settings, self.select.halves
-        ).run()
+        proving = Proving(self.exchanged, self.select.halves)
+        search = Searcher(proving, [], self.ranking, self.rows, self.settings, self.grids).run()
         changes = [trial.delta for trial in search.record.trials]
         alpha = self.settings.alpha
         return {
@@ -285,9 +287,14 @@ class Exchanged:
         return news
 
     def outcomes(
-        self, steerings: Sequence[Steering], name: str = "steered"
+        self,
+        steerings: Sequence[Steering],
+        name: str = "steered",
+        rows: SampleRows | None = None,
     ) -> list[PairedOutcomes]:
         """Each steering's outcomes with the baseline's, after the exchange."""
+        if rows is not None:  # all are run, and kept: the next run asks for others of them
+            return [each.part(rows) for each in self.outcomes(steerings, name)]
         baseline = self._runner.baseline  # first, so that a continued study batches alike
         keys = [_arm_key(steering) for steering in steerings]
         missing = {key: s for key, s in zip(keys, steerings, strict=True) if key not in self.known}
@@ -476,5 +483,4 @@ def null_document(
 
 
 def _arm_key(steering: Steering) -> str:
-    names = sorted(f"{feature.hook_point}/{feature.latent}" for feature in steering.features)
-    return f"{'+'.join(names)} x {steering.strength!r}"
+    return fingerprint("arm", steering.scaled(), steering.positions)

@@ -42,7 +42,7 @@ def charts(findings: Findings) -> dict[str, Chart]:
             label = side_effects.label(evaluated.side_effects)
             found.append(Chart("side-effects", label, draw))
     search = findings.run.search
-    if search is not None and any(trial.features for trial in search.trials):
+    if search is not None and any(trial.steers for trial in search.trials):
         control = strength.control_level(findings)
         draw = partial(strength.draw, search, findings.vetoed, control)
         found.append(Chart("strength", strength.label(search), draw))

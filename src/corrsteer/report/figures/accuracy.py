@@ -67,7 +67,7 @@ def label(findings: Findings, evaluated: SteeredOutcome) -> str:
     parts += [
         f"{name} at strength {arm.strength:g} {percent(arm.steered.accuracy)}"
         for name, arm in findings.strategies.items()
-        if arm.features
+        if arm.steers
     ]
     if findings.recommended is not None:
         parts.append(f"recommended {percent(evaluated.steered.accuracy)}")
@@ -80,7 +80,7 @@ def label(findings: Findings, evaluated: SteeredOutcome) -> str:
 def _lines(findings: Findings, evaluated: SteeredOutcome, narrow: bool) -> list[_Line]:
     lines = [_Line("baseline", evaluated.baseline)]
     for strategy, arm in findings.strategies.items():
-        if arm.features:
+        if arm.steers:
             name = f"{strategy} × {arm.strength:g}"  # noqa: RUF001
             lines.append(_Line(name, arm.steered, strategy))
     chosen = findings.recommended

@@ -43,7 +43,7 @@ def draw(
         width: of the figure.
     """
     narrow = width < WIDE
-    trials = [trial for trial in search.trials if trial.features]
+    trials = [trial for trial in search.trials if trial.steers]
     strengths = sorted({trial.strength for trial in trials})
     strategies = list(dict.fromkeys(trial.strategy for trial in trials))
     figure = canvas(width, 500)

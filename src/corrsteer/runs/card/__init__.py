@@ -106,6 +106,7 @@ def facts(
         "positions": positions,
         "strength": strength,
         "features": features,
+        "described": about.get("described", ""),
         "sae": public_name(about.get("sae", "")),
         "task": public_name(about.get("task", "")),
         "strategy": about.get("strategy", ""),

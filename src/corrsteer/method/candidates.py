@@ -1,0 +1,114 @@
+"""What a search chooses from: vectors with the arm that they are of, and their strengths.
+
+Changes when another kind of vector can be steered by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from corrsteer.errors import InsufficientDataError
+from corrsteer.features import Feature
+from corrsteer.hook_points import HookPoint
+from corrsteer.lm.models import LanguageModel
+from corrsteer.runs.steering import DIRECTION, Steering, steering_of, summed
+from corrsteer.settings import Positions, Strategy
+from corrsteer.stats.outcome_sums import MeanPooled
+
+Key = tuple[frozenset[Any], float]
+"""What is added, and its strength."""
+Rows = Mapping[tuple[str, int], Tensor]
+"""`Feature.key` -> W_dec[latent]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Vectors that may be steered by, at a strength that is to be found.
+
+    Attributes:
+        strategy: the arm that it is of.
+        vectors: hook point -> what is added at strength 1.
+        features: it is made of; none where it is a dense direction.
+        direction: what a dense direction is, in words; "" for one of features.
+    """
+
+    strategy: Strategy
+    vectors: Mapping[HookPoint, Tensor]
+    features: tuple[Feature, ...] = ()
+    direction: str = ""
+
+    @classmethod
+    def of(cls, strategy: Strategy, features: Sequence[Feature], rows: Rows) -> Candidate:
+        """A set of features, each with its own coefficient."""
+        return cls(strategy, summed(features, rows), tuple(features))
+
+    @property
+    def key(self) -> frozenset[Any]:
+        """What tells candidates apart, whichever arm made them."""
+        if self.direction:
+            return frozenset((self.direction, hook.name) for hook in self.vectors)
+        return frozenset((*feature.key, feature.coefficient) for feature in self.features)
+
+    @property
+    def size(self) -> int:
+        """How many features, or dense directions, it is made of."""
+        return len(self.features) or len(self.vectors)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A candidate at a strength."""
+
+    candidate: Candidate
+    strength: float
+
+    @property
+    def key(self) -> Key:
+        """What tells steerings apart, whichever arm made them."""
+        return self.candidate.key, self.strength
+
+    @property
+    def strategy(self) -> Strategy:
+        """The arm that it is of."""
+        return self.candidate.strategy
+
+    def steering(self, lm: LanguageModel, positions: Positions) -> Steering:
+        """What it does to a model."""
+        own = self.candidate
+        about = {DIRECTION: own.direction} if own.direction else {}
+        return steering_of(own.vectors, own.features, lm, positions, about).at(self.strength)
+
+
+Grids = Mapping[Strategy, Sequence[Candidate]]
+"""Arm -> what it chooses from by trying, where that is more than one set of vectors."""
+
+
+def dense(means: Mapping[HookPoint, MeanPooled]) -> tuple[Candidate, ...]:
+    """The difference of means of the residual on right and wrong answers: in a layer, and in all.
+
+    Residuals are pooled by mean over the positions that activations are pooled over; right is an
+    outcome above 0. Source: iPAS (arXiv 2509.22739), which takes one layer.
+
+    Args:
+        means: hook point -> what was collected there; none makes no candidate.
+    """
+    try:
+        vectors = {hook: each.residual.contrast().float().cpu() for hook, each in means.items()}
+    except InsufficientDataError:
+        return ()
+    return alone_and_together("dense", vectors, "difference of means")
+
+
+def alone_and_together(
+    strategy: Strategy, vectors: Mapping[HookPoint, Tensor], direction: str
+) -> tuple[Candidate, ...]:
+    """A candidate of each vector, and one of all of them, in the order of layers."""
+    ordered = {hook: vectors[hook] for hook in sorted(vectors, key=lambda hook: hook.order)}
+    sets = [{hook: vector} for hook, vector in ordered.items()]
+    if len(sets) > 1:
+        sets.append(ordered)
+    return tuple(Candidate(strategy, each, direction=direction) for each in sets)
