@@ -122,7 +122,7 @@ class Searcher:
 
     def _record(self, settings: Sequence[Setting], recommended: Setting | None) -> SearchRecord:
         confirming = self._runner.groups[self._halves.confirm]
-        n = len(np.unique(confirming))
+        n, whole = len(np.unique(confirming)), self._runner.task.generates
         return SearchRecord(
             comparisons=len(self._tried),
             baseline=self._tried[settings[0].key].comparison().baseline,
@@ -130,8 +130,10 @@ class Searcher:
             trials=tuple(self._trial(each) for each in settings),
             n_built=int(self._halves.build.sum()),
             n_confirmed=len(confirming),
-            least_gain=least_gain(n, self._settings.alpha),
-            detectable_gain=detectable_gain(n, self._settings.power, alpha=self._settings.alpha),
+            least_gain=least_gain(n, self._settings.alpha) if whole else None,
+            detectable_gain=detectable_gain(n, self._settings.power, alpha=self._settings.alpha)
+            if whole
+            else None,
         )
 
     def _parts(self, runner: Arms) -> Halves:
