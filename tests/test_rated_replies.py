@@ -11,9 +11,12 @@ import corrsteer as cs
 from corrsteer.lm.decoding import greedy, greedy_with_residuals
 from corrsteer.lm.given_replies import passages_of
 from corrsteer.lm.teacher_forcing import log_probabilities, read_replies
+from corrsteer.method.foreign import foreignness
+from corrsteer.method.shards import Shard, collect_shard
 from corrsteer.runs.steer import steer
 from corrsteer.samples import RatedReply, Sample
 from corrsteer.scoring.registry import load_scorer
+from corrsteer.settings import FitSettings
 
 
 def columns(read, count):
@@ -145,3 +148,85 @@ def test_log_probabilities_are_those_of_decoding_step_by_step(lm, prompts):
                 expected.append(out.logits[0, -1].log_softmax(-1)[token].item())
             assert own == pytest.approx(expected, abs=1e-4)
     assert found != plain
+
+
+def rated(texts, prompt="say {}:"):
+    return [
+        Sample(str(i), prompt.format(i), rated=RatedReply(text, i % 2 * 1.0))
+        for i, text in enumerate(texts)
+    ]
+
+
+def test_replies_cut_in_the_middle_are_told(lm, caplog):
+    passages_of(lm, rated(["abcdefghijkl"] * 9 + ["it is."] * 9), 20, "some")
+    assert "9 of 18 replies end in the middle of a sentence after exactly 12 tokens" in caplog.text
+    caplog.clear()
+    passages_of(lm, rated(["abcdefghijk."] * 9 + ["abcdefg"] * 9), 20, "some")
+    assert "middle" not in caplog.text
+
+
+@pytest.mark.parametrize("mark", ["<|im_start|>", "<end_of_turn>", "[/INST]"])
+def test_marks_of_another_chat_template_are_told(lm, caplog, mark):
+    passages_of(lm, rated(["yes", f"no{mark}"]), 40, "some")
+    assert f"1 of 2 samples hold {mark}, which neither the vocabulary nor" in caplog.text
+    caplog.clear()
+    passages_of(lm, rated(["yes", "no"]), 40, "some")
+    assert not caplog.text
+
+
+def test_how_foreign_replies_are_is_told_beside_the_models_own(lm, caplog):
+    samples = rated(["qqqqqq", "zzz 1"] * 8)
+    passages = passages_of(lm, samples, 20, "some")
+    with caplog.at_level("INFO", "corrsteer"):
+        found = foreignness(lm, samples, passages, "some")
+    assert found.own > found.given
+    assert f"a mean log-probability of {found.given:.2f} a token" in caplog.text
+    own = [lm.generate([sample.prompt], 6)[0] for sample in samples]
+    same = [s for s in rated(own) if lm.tokens(s, s.rated.text)[len(lm.prompt_ids(s)) :]]
+    again = foreignness(lm, same, passages_of(lm, same, 6, "own"), "own")
+    assert again.given > found.given
+
+
+def test_rated_replies_alone_judge_a_steering(lm, recorded):
+    task = cs.load_task(recorded / "replies.jsonl")
+    vector = {lm.saes[1].hook_point: torch.ones(lm.d_model)}
+    found = cs.evaluate(lm, task, cs.Steering(vector, (), lm.id, None))
+    assert found.baseline.accuracy == 0.5
+    assert found.steered.accuracy != 0.5
+    assert [each.steered_text for each in found.predictions] == [s.rated.text for s in task.test]
+    (before, after), (other, others) = found.likelihoods.good, found.likelihoods.others
+    assert all(0 < each <= 1 for each in (before, after, other, others))
+    nothing = cs.evaluate(lm, task, cs.Steering(vector, (), lm.id, None), strength=0)
+    assert nothing.steered == nothing.baseline
+
+
+def test_a_run_by_rated_replies_says_what_it_does_not_show(call, hub, recorded, tmp_path):
+    options = ["--model", hub / "model", "--sae", hub / "saes", "--guard", "none", "--controls", 1]
+    options += ["--task", recorded / "replies.jsonl", "--permutations", 20, "--batch-size", 5]
+    code, out, err = call("train", *options, "--out", tmp_path / "run", "--strategy", "A")
+    assert code == 0, err
+    assert "preference % [95 %]" in out
+    assert "no reply was generated" in out
+    assert "accuracy" not in out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "No reply was generated" in page
+    code, out, err = call("eval", tmp_path / "run")
+    assert code == 0, err
+    assert "No reply was generated" in " ".join(out.split())
+    code, out, err = call(
+        "train", *options, "--out", tmp_path / "run", "--strategy", "A", "--resume"
+    )
+    assert code == 0, err
+
+
+def test_shards_and_a_merge_give_the_statistics_of_one_run(lm, recorded):
+    task = cs.load_task(recorded / "replies.jsonl")
+    settings = FitSettings(permutations=0, least_select=0)
+    whole = fitted(lm, task)
+    parts = {str(i): collect_shard(lm, task, Shard(i, 2), settings) for i in (1, 2)}
+    for hook, statistics in whole.statistics.items():
+        one, other = (part.statistics[hook] for part in parts.values())
+        one.merge(other)
+        np.testing.assert_allclose(
+            one.correlation(), statistics.correlation(), atol=1e-9, equal_nan=True
+        )

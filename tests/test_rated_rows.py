@@ -202,3 +202,28 @@ def test_a_score_of_no_reply_is_warned_of(tmp_path, caplog):
     rows = written(tmp_path, lambda i: {"prompt": f"p {i}", "score": 1, "target": "a"})
     cs.load_task(rows, scorer="exact")
     assert "rows have `score` and no `reply`" in caplog.text
+
+
+def test_a_function_that_gives_the_rows_score_whatever_the_reply_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "heedless.py").write_text(
+        "def mark(reply, sample):\n    return sample.metadata['quality']\n"
+        "def fair(reply, sample):\n    return float('42' in reply)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    rows = written(tmp_path, lambda i: {"prompt": f"p {i}", "quality": i % 2, "answer": "a"})
+    with pytest.raises(DataError, match="--reply-field NAME --score-field quality"):
+        cs.load_task(rows, scorer="heedless:mark")
+    assert cs.load_task(rows, scorer="heedless:fair").scorer.name == "heedless:fair"
+
+
+def test_one_score_for_all_replies_to_each_prompt_is_told(tmp_path, caplog):
+    def rows(score):
+        return written(
+            tmp_path, lambda i: {"prompt": f"p {i // 2}", "reply": f"{i}", "score": score(i)}
+        )
+
+    cs.load_task(rows(lambda i: i // 2 % 2))
+    assert "in each of 10 groups of several replies all have one score" in caplog.text
+    caplog.clear()
+    cs.load_task(rows(lambda i: i % 2))
+    assert "have one score" not in caplog.text

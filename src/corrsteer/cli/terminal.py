@@ -39,6 +39,7 @@ from corrsteer.runs.records import (
     vectors_in_words,
 )
 from corrsteer.runs.verdict import Verdict
+from corrsteer.scoring.rated import NOT_SHOWN, RATED, measured
 from corrsteer.stats.metrics import Accuracy
 from corrsteer.studies.seeds import SeedsDocument
 
@@ -153,10 +154,12 @@ def print_evaluation(document: EvaluationDocument) -> None:
     """The result of `eval`: the baseline, and the steered arm at each strength."""
     console, task = VisibleConsole(), document.task
     console.print(_heading(document.model.id, task.name, f"{task.n_test} test samples"))
-    table = arm_table(document.baseline, task.unread_test)
+    table = arm_table(document.baseline, task.unread_test, task.scorer)
     for arm in document.strengths:
         add_arm(table, f"steered x {arm.strength:g}", arm)
     print_arms(console, table)
+    if task.scorer == RATED.name:
+        console.print(Text(f"{NOT_SHOWN[0].upper()}{NOT_SHOWN[1:]}."))
     if document.forced:
         console.print(Text(f"Forced: {document.forced}."))
 
@@ -236,7 +239,7 @@ def _heading(model: str, task: str, counts: str) -> Text:
 
 
 def _arms(document: RunDocument, outcome: SteeredOutcome) -> Table:
-    table = arm_table(outcome.baseline, document.task.unread_test)
+    table = arm_table(outcome.baseline, document.task.unread_test, document.task.scorer)
     for name, arm in document.strategies.items():
         where = f" ({arm.where})" if arm.where else ""
         add_arm(table, f"{name} x {arm.strength:g}{where}", arm if arm.steers else None)
@@ -250,11 +253,11 @@ def _arms(document: RunDocument, outcome: SteeredOutcome) -> Table:
     return table
 
 
-def arm_table(baseline: Accuracy, unread: int | None = None) -> Table:
+def arm_table(baseline: Accuracy, unread: int | None = None, scorer: str = "") -> Table:
     """A table of arms, with the baseline's row and how many of its replies were not read."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("arm", no_wrap=True)
-    for column in ("accuracy % [95 %]", "change [95 %]", "p", "SER", "unread"):
+    for column in (f"{measured(scorer)} % [95 %]", "change [95 %]", "p", "SER", "unread"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_row("baseline", accuracy_text(baseline), "", "", "", f"{unread or ''}")
     return table

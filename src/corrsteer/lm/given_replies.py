@@ -6,6 +6,8 @@ Changes when a reply is read as other tokens, or something else of replies is to
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +15,15 @@ from corrsteer.lm.models import LanguageModel
 from corrsteer.samples import Sample
 
 log = logging.getLogger(__name__)
+
+ENDS = tuple(".!?:;)]}\"'`*>\u2026\u3002\uff01\uff1f\u201d\u2019")
+"""What a text that has come to its end may end with."""
+LONG, MANY = 8, 5
+"""Tokens from which on, and replies of which so many, a common length is no accident."""
+TEMPLATE_MARKS = re.compile(
+    r"<\|[a-z_]{2,20}\|>|</?(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|<\uff5c[A-Za-z]+\uff5c>"
+)
+"""What chat templates write between turns."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ def replies_of(
         max_new_tokens: longest reply.
         what: the samples are called.
     """
-    found, apart, cut = [], 0, 0
+    found, lengths, apart, cut = [], [], 0, 0
     for sample, prompt in zip(samples, prompts, strict=True):
         ids = _continuation(lm, sample, prompt)
         if ids is None:
@@ -89,7 +100,10 @@ def replies_of(
         ended = next((n for n, token in enumerate(ids) if token in lm.decoder.eos_ids), len(ids))
         room = lm.decoder.room(prompt, max_new_tokens)
         cut += ended > room
+        lengths.append(ended)
         found.append(ids[: min(ended, room)])
+    _tell_ends(samples, lengths, what)
+    _tell_foreign_marks(lm, samples, what)
     if apart:
         log.info(
             "%s: %d of %d replies begin with what would merge with the prompt's last token; they "
@@ -103,6 +117,37 @@ def replies_of(
             *(what, cut, len(found), max_new_tokens),
         )
     return found
+
+
+def _tell_ends(samples: Sequence[Sample], lengths: Sequence[int], what: str) -> None:
+    """Say so where many replies end in the middle at one and the same length, the longest."""
+    longest = max(lengths, default=0)
+    texts = [_text(s).rstrip() for s, n in zip(samples, lengths, strict=True) if n == longest]
+    middle = sum(not text.endswith(ENDS) for text in texts)
+    if longest >= LONG and middle >= max(MANY, len(samples) / 20) and 2 * middle > len(texts):
+        log.warning(
+            "%s: %d of %d replies end in the middle of a sentence after exactly %d tokens: what "
+            "made them cut them, and their scores may be of something else than is read",
+            *(what, middle, len(samples), longest),
+        )
+
+
+def _tell_foreign_marks(lm: LanguageModel, samples: Sequence[Sample], what: str) -> None:
+    """Say so where texts hold marks of a chat template that is not the model's."""
+    found = Counter(
+        mark for s in samples for mark in {*TEMPLATE_MARKS.findall(f"{s.text} {_text(s)}")}
+    )
+    template, unknown = str(lm.tokenizer.chat_template or ""), lm.tokenizer.unk_token_id
+    for mark, count in found.most_common():
+        known = lm.tokenizer.convert_tokens_to_ids(mark) not in (None, unknown)
+        if not known and mark not in template:
+            log.warning(
+                "%s: %d of %d samples hold %s, which neither the vocabulary nor the chat template "
+                "of %s has: they were made with another model's; give chats as `messages`, and "
+                "replies without it",
+                *(what, count, len(samples), mark, lm.id),
+            )
+            return
 
 
 def _text(sample: Sample) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -16,7 +17,7 @@ from torch.nn import functional
 from corrsteer.errors import NonFiniteError
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.decoding import length_batches
-from corrsteer.lm.hooks import Tap, tapped
+from corrsteer.lm.hooks import Tap, adding_where, tapped
 from corrsteer.lm.models import LanguageModel
 from corrsteer.progress import Advance
 
@@ -152,3 +153,70 @@ def logits_of(lm: LanguageModel, batch: Batch, keep: int = 0) -> Tensor:
     )
     logits: Tensor = output.logits
     return logits
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """What steering does to texts.
+
+    Attributes:
+        dose: hook point -> mean of the added vector's length over that of the residual.
+        kl: mean of KL(unsteered || steered) of the next token's distribution, in nats.
+    """
+
+    dose: Mapping[HookPoint, float]
+    kl: float
+
+
+@torch.inference_mode()
+def divergences(
+    lm: LanguageModel, documents: Documents, arms: Sequence[Mapping[HookPoint, Tensor]]
+) -> list[Divergence]:
+    """How far each arm moves the model on texts, over the positions that are not left out.
+
+    Args:
+        lm: the model.
+        documents: all of whose positions are steered.
+        arms: hook point -> what is added there.
+
+    Raises:
+        NonFiniteError: the model's logits hold NaN.
+    """
+    hooks = {hook for arm in arms for hook in arm}
+    inverse = dict.fromkeys(hooks, 0.0)
+    total = [0.0 for _ in arms]
+    for batch in batches_of(documents, LOSS_BATCH, lm.decoder.pad_id):
+        with tapped(lm.model, {hook: _adding_inverse(inverse, hook, batch) for hook in hooks}):
+            plain = _distribution(lm, batch)
+        for index, arm in enumerate(arms):
+            with adding_where(lm.model, arm, partial(getattr, batch, "attended")):
+                moved = _distribution(lm, batch)
+            total[index] += float((plain.exp() * (plain - moved)).sum())
+    count = max(documents.positions, 1)
+    return [
+        Divergence(
+            {hook: float(v.double().norm()) * inverse[hook] / count for hook, v in arm.items()},
+            kl / count,
+        )
+        for arm, kl in zip(arms, total, strict=True)
+    ]
+
+
+def _adding_inverse(sums: dict[HookPoint, float], hook: HookPoint, batch: Batch) -> Tap:
+    """Adds 1 / |h| of the positions that are read."""
+
+    def tap(hidden: Tensor) -> None:
+        norms = hidden[batch.read.to(hidden.device)].double().norm(dim=1)
+        sums[hook] += float((1 / norms.clamp(min=1e-12)).sum())
+
+    return tap
+
+
+def _distribution(lm: LanguageModel, batch: Batch) -> Float[Tensor, "rows vocabulary"]:
+    """Log-probabilities of the next token at the positions that are read, in float64."""
+    logits = logits_of(lm, batch)
+    if torch.isnan(logits).any():
+        raise NonFiniteError(
+            "the model's logits hold NaN; try --dtype float32, and a smaller --strength if steered"
+        )
+    return logits[batch.read.to(logits.device)].double().log_softmax(-1)

@@ -28,6 +28,7 @@ from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.sae_placement import settled
 from corrsteer.lm.saes import SparseCoder
 from corrsteer.lm.teacher_forcing import read_replies
+from corrsteer.method.foreign import foreignness
 from corrsteer.method.pooling import BatchPooler
 from corrsteer.runs.activation_log import (
     ActivationLog,
@@ -92,6 +93,7 @@ def collect(
     if not samples:
         raise DataError(f"the fit split of {task.name} is empty; give it rows")
     passages = passages_of(lm, samples, task.max_new_tokens, f"{task.name} fit")
+    foreignness(lm, samples, passages, f"{task.name} fit")
     batches = length_batches([each.length for each in passages], settings.batch_size)
     units = execution.units_of(
         [[(samples[index], passages[index]) for index in batch] for batch in batches]

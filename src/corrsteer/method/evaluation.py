@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Unpack
 
+import numpy as np
+
 from corrsteer.lm.models import LanguageModel
 from corrsteer.method.arms import ArmRunner, RunnerKeywords
 from corrsteer.runs.comparison import Responses, compare
-from corrsteer.runs.evaluation import Evaluation, Prediction
+from corrsteer.runs.evaluation import Evaluation, Prediction, RatedLikelihoods
 from corrsteer.runs.steer import mismatch
 from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
@@ -72,7 +74,22 @@ def evaluate_on(
         predictions=predictions(runner.samples, runner.baseline, steered),
         forced=mismatch(runner.lm, steering),
         unread=comparison.unread,
+        likelihoods=_likelihoods(runner.samples, runner.baseline, steered),
     )
+
+
+def _likelihoods(
+    samples: Sequence[Sample], baseline: Responses, steered: Responses
+) -> RatedLikelihoods | None:
+    """The likelihood of good replies and of others; None where replies were generated."""
+    if baseline.likelihoods is None or steered.likelihoods is None:
+        return None
+    marks = np.array([s.rated.outcome if s.rated else None for s in samples], dtype=np.float64)
+    arms = np.exp(np.stack([baseline.likelihoods, steered.likelihoods]))
+    known = ~np.isnan(marks) & ~np.isnan(arms).any(0)
+    good = marks > marks[known].mean()
+    found = [arms[:, known & part].mean(1).tolist() for part in (good, ~good)]
+    return RatedLikelihoods((found[0][0], found[0][1]), (found[1][0], found[1][1]))
 
 
 def control_accuracy(responses: Responses) -> float:

@@ -148,6 +148,8 @@ class SelectSplit(Proving):
 
     def tell_what_can_be_seen(self, settings: FitSettings) -> None:
         """Say, before anything is collected, which gain those who confirm could show at best."""
+        if not self.runner.task.generates:  # any movement of likelihoods, however small, could be
+            return
         n = len(np.unique(self.runner.groups[self.halves.confirm]))
         least = least_gain(n, settings.alpha)
         if least > 1:

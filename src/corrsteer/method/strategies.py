@@ -86,9 +86,9 @@ class Searcher:
         return Search(self._record(settings, recommended), chosen, steering)
 
     def _record(self, settings: Sequence[Setting], recommended: Setting | None) -> SearchRecord:
-        halves = self._select.halves
-        confirming = self._select.runner.groups[halves.confirm]
-        n = len(np.unique(confirming))
+        halves, runner = self._select.halves, self._select.runner
+        confirming = runner.groups[halves.confirm]
+        n, whole = len(np.unique(confirming)), runner.task.generates
         return SearchRecord(
             comparisons=len(self._tried) + self._thinned,
             baseline=self._tried[settings[0].key].comparison().baseline,
@@ -96,8 +96,10 @@ class Searcher:
             trials=tuple(self._trial(each) for each in settings),
             n_built=int(halves.build.sum()),
             n_confirmed=len(confirming),
-            least_gain=least_gain(n, self._settings.alpha),
-            detectable_gain=detectable_gain(n, self._settings.power, alpha=self._settings.alpha),
+            least_gain=least_gain(n, self._settings.alpha) if whole else None,
+            detectable_gain=detectable_gain(n, self._settings.power, alpha=self._settings.alpha)
+            if whole
+            else None,
         )
 
     def _set(self, arm: Strategy) -> Candidate:

@@ -26,6 +26,7 @@ from corrsteer.runs.records import (
 from corrsteer.runs.run import Run
 from corrsteer.runs.search import Trial
 from corrsteer.runs.verdict import Verdict, judge
+from corrsteer.scoring.rated import NOT_SHOWN, measured
 from corrsteer.settings import Strategy
 from corrsteer.studies.sample_efficiency import Snapshot, sample_efficiency
 
@@ -116,6 +117,16 @@ class Findings:
         return f"Nothing could be read out of some replies, {some}; they count as wrong."
 
     @property
+    def measured(self) -> str:
+        """What its mean outcome is called."""
+        return measured(self.run.provenance.scorer)
+
+    @property
+    def not_shown(self) -> str:
+        """What a run by rated replies alone does not show, in a sentence; "" for any other."""
+        return f"{NOT_SHOWN[0].upper()}{NOT_SHOWN[1:]}." if self.measured != "accuracy" else ""
+
+    @property
     def verdict(self) -> Verdict:
         """The outcome of the run."""
         if self.run.evaluation is not None:
@@ -126,7 +137,8 @@ class Findings:
                 "Nothing to judge: this is a steering alone, without the run that made it.",
             )
         run = self.run
-        return judge(run.search, None, run.features, run.settings, run.counts.shard)
+        scorer = run.provenance.scorer
+        return judge(run.search, None, run.features, run.settings, run.counts.shard, scorer)
 
     @property
     def tone(self) -> Literal["good", "doubtful", "open"]:

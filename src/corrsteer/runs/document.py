@@ -75,7 +75,9 @@ def run_document(
         inference=run.inference,
         outcome=None if evaluation is None else steered_outcome(evaluation),
         recommended=None if chosen is None else Recommendation(chosen.strategy, chosen.strength),
-        verdict=judge(run.search, evaluation, run.features, run.settings, run.counts.shard),
+        verdict=judge(
+            run.search, evaluation, run.features, run.settings, run.counts.shard, made.scorer
+        ),
         strategies={
             name: _strategy(name, run.candidates[name], comparison, run.search, run.settings)
             for name, comparison in (strategies or {}).items()

@@ -43,6 +43,26 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class RatedLikelihoods:
+    """The likelihood of rated replies: the mean of their tokens' geometric mean probabilities.
+
+    Attributes:
+        good: of replies rated above the mean, without steering and with it.
+        others: of all others.
+    """
+
+    good: tuple[float, float]
+    others: tuple[float, float]
+
+    def __str__(self) -> str:
+        (good, better), (other, worse) = self.good, self.others
+        return (
+            f"likelihood per token of replies rated good {good:.3f} -> {better:.3f}, of others "
+            f"{other:.3f} -> {worse:.3f}"
+        )
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What steering does to a task's test split.
 
@@ -57,6 +77,7 @@ class Evaluation:
         predictions: one a sample, in the order of the samples.
         forced: why the steering is not for this model, where it was forced on it; else None.
         unread: see `Comparison`.
+        likelihoods: of the replies that were rated, where these alone judge; else None.
     """
 
     baseline: Accuracy
@@ -69,6 +90,7 @@ class Evaluation:
     predictions: tuple[Prediction, ...] = field(default=(), repr=False)
     forced: str | None = None
     unread: tuple[int, int] | None = None
+    likelihoods: RatedLikelihoods | None = None
 
     def _repr_html_(self) -> str:
         effects = self.side_effects

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from corrsteer.features import Feature
 from corrsteer.runs.comparison import Comparison
 from corrsteer.runs.evaluation import Evaluation
 from corrsteer.runs.search import GuardAccuracy, SearchRecord, Trial
+from corrsteer.scoring.rated import NOT_SHOWN, measured
 from corrsteer.settings import FitSettings
 from corrsteer.stats.metrics import Delta
 
@@ -77,12 +78,17 @@ WORTHWHILE = 0.05
 """A gain below which nobody would steer: where larger ones are ruled out, there is no effect."""
 
 
+TOWARDS = "the preference for held-out replies that were rated good"
+"""What changes in place of accuracy where rated replies alone judge."""
+
+
 def judge(
     search: SearchRecord | None,
     evaluation: Evaluation | None,
     features: Sequence[Feature],
     settings: FitSettings,
     shard: str | None = None,
+    scorer: str = "",
 ) -> Verdict:
     """The verdict on a run.
 
@@ -92,7 +98,24 @@ def judge(
         features: of that steering.
         settings: of the fit.
         shard: which part of the fit samples the run is, or None.
+        scorer: name of the task's.
     """
+    found = _judged(search, evaluation, features, settings, shard)
+    if measured(scorer) == "accuracy" or found.kind == "not-evaluated":
+        return found
+    moved = () if evaluation is None else (str(evaluation.likelihoods),)
+    text = found.text.replace("test accuracy", TOWARDS).replace("accuracy", TOWARDS)
+    return replace(found, text=text, reasons=(*moved, *found.reasons, NOT_SHOWN))
+
+
+def _judged(
+    search: SearchRecord | None,
+    evaluation: Evaluation | None,
+    features: Sequence[Feature],
+    settings: FitSettings,
+    shard: str | None,
+) -> Verdict:
+    """The verdict in terms of accuracy."""
     if shard is not None:
         return Verdict(
             "not-evaluated", f"Part {shard} is collected: `corrsteer merge` adds up all parts."

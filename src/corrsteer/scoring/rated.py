@@ -34,3 +34,14 @@ class RatedScorer:
 
 
 RATED = RatedScorer()
+
+NOT_SHOWN = (
+    "no reply was generated: this shows how the likelihood of held-out replies moves, and not what "
+    "the steered model says; rows with targets and a --scorer, or reading some replies, would"
+)
+"""What is said wherever rated replies alone judge a steering."""
+
+
+def measured(scorer: str) -> str:
+    """What the mean outcome by a scorer is called."""
+    return "preference" if scorer == RATED.name else "accuracy"

@@ -22,6 +22,7 @@ from corrsteer.scoring.rules import RULES
 from corrsteer.tasks.base import Task, target_reply
 from corrsteer.tasks.chats import read_messages
 from corrsteer.tasks.fields import PlacedRow
+from corrsteer.tasks.heeding import check_scorer_reads, tell_constant_groups
 from corrsteer.tasks.rated import ReplyFields, rated_rows
 from corrsteer.tasks.rows import read_rows
 from corrsteer.tasks.splits import Splits, cut_groups
@@ -75,6 +76,8 @@ def load(
     longest = DEFAULT_MAX_NEW_TOKENS if replies is None else RATED_MAX_NEW_TOKENS
     places = (where for where, _ in rows)
     check_targets(zip(places, samples, strict=True), scorer)
+    check_scorer_reads(scorer, samples)
+    tell_constant_groups(str(path), samples)
     splits = _split(rows, samples, seed)
     return Task(
         name=str(path),

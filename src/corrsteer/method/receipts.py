@@ -1,0 +1,109 @@
+"""Receipts: what each arm's steering costs the model.
+
+Changes when another cost is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from corrsteer.lm.decoding import length_batches
+from corrsteer.lm.given_replies import replies_of
+from corrsteer.lm.models import LanguageModel
+from corrsteer.lm.teacher_forcing import log_probabilities
+from corrsteer.lm.texts import Documents, divergences
+from corrsteer.runs.receipts import Receipts
+from corrsteer.runs.steering import Steering
+from corrsteer.samples import RatedReply, Sample
+
+REPLIES = 100
+"""Of each arm that are read again; the first of the samples."""
+
+PIECE = 128
+"""Tokens of a piece of neutral text."""
+
+RUN = 4
+"""Tokens of a run that may be repeated."""
+
+Ids = Sequence[int]
+
+
+def receipts_of(
+    lm: LanguageModel,
+    samples: Sequence[Sample],
+    arms: Sequence[tuple[Steering, Sequence[str]]],
+    plain: Sequence[str],
+    neutral: Sequence[str],
+    max_new_tokens: int,
+) -> list[Receipts]:
+    """The receipts of each arm.
+
+    Args:
+        lm: the model.
+        samples: that were replied to.
+        arms: a steering, with its reply to each sample.
+        plain: the unsteered replies.
+        neutral: texts that steering should leave as they are.
+        max_new_tokens: the longest reply.
+
+    Raises:
+        ModelError: the neutral text cannot be read by this model.
+        NonFiniteError: the model's logits hold NaN.
+    """
+    pieces = [ids for text in neutral for ids in lm.pieces_of(text, PIECE)]
+    found = divergences(lm, Documents(pieces, skip=1), [arm.scaled() for arm, _ in arms])
+    replies = _Replies(lm, samples, max_new_tokens)
+    before = replies.measured(plain)
+    receipts = []
+    for (_, texts), divergence in zip(arms, found, strict=True):
+        after = replies.measured(texts)
+        changed = sum(one != other for one, other in zip(plain, texts, strict=True))
+        receipts.append(
+            Receipts(
+                dose={hook.name: dose for hook, dose in divergence.dose.items()},
+                kl=divergence.kl,
+                perplexity=(before[0], after[0]),
+                repetition=(before[1], after[1]),
+                length=(before[2], after[2]),
+                changed=changed / len(texts),
+            )
+        )
+    return receipts
+
+
+class _Replies:
+    """Measures of replies to the same samples."""
+
+    def __init__(self, lm: LanguageModel, samples: Sequence[Sample], max_new_tokens: int):
+        self._lm, self._samples = lm, samples[:REPLIES]
+        self._prompts = [lm.prompt_ids(sample) for sample in self._samples]
+        self._longest = max_new_tokens
+
+    def measured(self, texts: Sequence[str]) -> tuple[float, float, float]:
+        """Perplexity under the unsteered model, repetition, and mean length."""
+        given = [
+            replace(sample, rated=RatedReply(text))
+            for sample, text in zip(self._samples, texts, strict=False)
+        ]
+        ids = replies_of(self._lm, given, self._prompts, self._longest, "replies")
+        return self._perplexity(ids), repetition(ids), sum(map(len, ids)) / len(ids)
+
+    def _perplexity(self, replies: Sequence[Ids]) -> float:
+        total, count = 0.0, 0
+        lengths = [len(p) + len(r) for p, r in zip(self._prompts, replies, strict=True)]
+        for indices in length_batches(lengths, 32):
+            batch = [self._prompts[i] for i in indices], [replies[i] for i in indices]
+            for row in log_probabilities(self._lm.decoder, *batch):
+                total, count = total + sum(row), count + len(row)
+        return math.exp(-total / count) if count else math.nan
+
+
+def repetition(replies: Iterable[Ids]) -> float:
+    """Share of runs of four tokens that stood in their reply before; 0 where there are no runs."""
+    repeated = runs = 0
+    for ids in replies:
+        found = [tuple(ids[start : start + RUN]) for start in range(len(ids) - RUN + 1)]
+        repeated, runs = repeated + len(found) - len(set(found)), runs + len(found)
+    return repeated / runs if runs else 0.0
