@@ -112,10 +112,42 @@ def test_arms_that_nothing_was_collected_for_are_not_offered(lm, task, caplog):
     early = replace(whole, means={})
     with caplog.at_level("WARNING", "corrsteer"):
         again = cs.fit(lm, task, collected=early)
-    assert "dense cannot be tried: what was collected is of before" in caplog.text
+    assert "dense, denoised cannot be tried: what was collected is of before" in caplog.text
     assert set(again.candidates) == {"S", "A", "P", "G"}
     with pytest.raises(SettingsError, match="dense cannot be tried"):
         cs.fit(lm, task, collected=early, strategy="dense")
+
+
+def test_a_denoised_direction_is_made_of_the_latents_of_largest_contrast(lm, task):
+    run = cs.fit(lm, task, arms=("A", "denoised", "topk"), pool="max")
+    assert set(run.candidates) == {"A", "denoised", "topk"}
+    steering = run.candidates["denoised"]
+    assert steering.vectors
+    by_hook = {}
+    for feature in steering.features:
+        by_hook.setdefault(feature.hook_point, []).append(feature)
+    for hook, features in by_hook.items():
+        contrast = run.means[hook].latents.contrast()
+        order = contrast.abs().argsort(descending=True)[: len(features)]
+        assert {feature.latent for feature in features} == set(order.tolist())
+        for feature in features:
+            assert feature.coefficient == pytest.approx(float(contrast[feature.latent]))
+            assert feature.p_method == "max-T permutation"
+        (handle,) = (each for each in lm.saes if each.hook_point.name == hook)
+        rows = handle.decoder_rows(order.tolist())
+        expected = (contrast[order].float()[:, None] * rows).sum(0)
+        torch.testing.assert_close(steering.vectors[HookPoint.parse(hook)], expected)
+
+
+def test_topk_takes_the_best_features_of_every_layer(lm, task):
+    run = cs.fit(lm, task, arms=("topk",))
+    counts = {len(trial.features) for trial in run.search.trials}
+    assert counts <= {6, 9, 15, 30}
+    for trial in run.search.trials:
+        per_layer = len(trial.features) // 3
+        best = {f.key for top in run.top_features.values() for f in top[:per_layer]}
+        assert {tuple(key) for key in trial.features} == best
+        assert trial.where == f"3 layers, 0 to 2, {len(trial.features)} latents"
 
 
 class Scripted:

@@ -15,6 +15,7 @@ from corrsteer.errors import InsufficientDataError
 from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.models import LanguageModel
+from corrsteer.method.ranking import Ranking
 from corrsteer.runs.steering import DIRECTION, Steering, steering_of, summed
 from corrsteer.settings import Positions, Strategy
 from corrsteer.stats.outcome_sums import MeanPooled
@@ -23,6 +24,11 @@ Key = tuple[frozenset[Any], float]
 """What is added, and its strength."""
 Rows = Mapping[tuple[str, int], Tensor]
 """`Feature.key` -> W_dec[latent]."""
+
+REBUILT_FROM = (5, 20, 50)
+"""Latents of a layer that a denoised direction may be made of."""
+BEST_OF_LAYER = (2, 3, 5, 10)
+"""Features of a layer that `topk` may take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +107,40 @@ def dense(means: Mapping[HookPoint, MeanPooled]) -> tuple[Candidate, ...]:
     except InsufficientDataError:
         return ()
     return alone_and_together("dense", vectors, "difference of means")
+
+
+def denoised(ranking: Ranking, rows: Rows) -> tuple[Candidate, ...]:
+    """That difference rebuilt from the latents of largest contrast: in a layer, and in all.
+
+    The sum of contrast * W_dec over the `REBUILT_FROM` latents of largest |contrast| (see
+    `Ranking.by_contrast`). Source: SDCV (arXiv 2505.15038).
+
+    Args:
+        ranking: its latents by contrast; none makes no candidate.
+        rows: theirs.
+    """
+    sets = [
+        {hook: features[:count] for hook, features in ranking.by_contrast.items() if features}
+        for count in REBUILT_FROM
+    ]
+    found: dict[frozenset[Any], Candidate] = {}
+    for by_layer in sets:
+        every = [feature for features in by_layer.values() for feature in features]
+        for features in [*by_layer.values(), every] if every else []:
+            candidate = Candidate.of("denoised", features, rows)
+            found.setdefault(candidate.key, candidate)  # a layer may have fewer
+    return tuple(found.values())
+
+
+def best_of_layers(ranking: Ranking, rows: Rows) -> tuple[Candidate, ...]:
+    """Several features of every layer, the best by r, as the paper's code has it for k > 1."""
+    found: dict[frozenset[Any], Candidate] = {}
+    for count in BEST_OF_LAYER:
+        features = [each for best in ranking.by_layer.values() for each in best[:count]]
+        if features:
+            candidate = Candidate.of("topk", features, rows)
+            found.setdefault(candidate.key, candidate)
+    return tuple(found.values())
 
 
 def alone_and_together(
