@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from corrsteer.errors import SettingsError
 
-Strategy = Literal["S", "A", "P", "G", "dense", "denoised", "topk"]
+Strategy = Literal["S", "A", "P", "G", "dense", "denoised", "probe", "topk"]
 """An arm that steers."""
 DEFAULT_ARMS: tuple[Strategy, ...] = ("S", "A", "P", "G", "dense", "denoised")
 Pool = Literal["max", "mean"]
@@ -39,7 +39,7 @@ class FitSettings:
         strategy: one arm, or `auto` to try several and recommend.
         arms: those that `auto` tries: S, A, P and G by features; `dense` by the difference of means
             of the residual; `denoised` by that difference rebuilt from the latents of largest
-            contrast; `topk` by several features of every layer.
+            contrast; `probe` by a logistic direction; `topk` by several features of every layer.
         layers: SAE layers to use; None for all.
         samples: the most fit samples to use.
         pool: how activations are pooled over positions for the correlation.

@@ -29,6 +29,7 @@ from corrsteer.method.candidates import (
     best_of_layers,
     denoised,
     dense,
+    probe,
 )
 from corrsteer.method.collect import Collection, collect
 from corrsteer.method.evidence import ranked
@@ -259,6 +260,7 @@ def grids_of(collection: Collection, ranking: Ranking, rows: Rows, settings: Fit
     made: dict[Strategy, Callable[[], Sequence[Candidate]]] = {
         "dense": lambda: dense(collection.means),
         "denoised": lambda: denoised(ranking, rows),
+        "probe": lambda: probe(collection.means),
         "topk": lambda: best_of_layers(ranking, rows),
     }
     grids = {arm: made[arm]() for arm in settings.tried_arms if arm in made}
@@ -266,10 +268,11 @@ def grids_of(collection: Collection, ranking: Ranking, rows: Rows, settings: Fit
     missing = [arm for arm in grids if arm not in offered]
     if not missing:
         return offered
+    kept = any(each.kept for each in collection.means.values())
     why = (
-        "no fit outcome is 0, or none above"
-        if collection.means
-        else "what was collected is of before residuals were kept; collect again"
+        "what was collected has no residuals for it; collect again"
+        if not collection.means or (missing == ["probe"] and not kept)
+        else "no fit outcome is 0, or none above"
     )
     if len(missing) == len(settings.tried_arms):
         raise SettingsError(f"{', '.join(missing)} cannot be tried: {why}")

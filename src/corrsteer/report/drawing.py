@@ -37,6 +37,7 @@ LIGHT: Mapping[str, str] = {
     "G": "#12796e",
     "dense": "#b3266d",
     "denoised": "#5f6b00",
+    "probe": "#8a4b2a",
     "topk": "#0b6e8a",
     "control": "#6b7786",
 }
@@ -60,6 +61,7 @@ DARK: Mapping[str, str] = {
     "G": "#43c0af",
     "dense": "#f07fb4",
     "denoised": "#b9c552",
+    "probe": "#dca07c",
     "topk": "#5fc4de",
     "control": "#93a0ae",
 }
@@ -72,6 +74,7 @@ _MARKERS: Mapping[Strategy, tuple[str, float]] = {
     "G": ("D", 0.95),
     "dense": ("v", 1.3),
     "denoised": ("p", 1.2),
+    "probe": ("<", 1.2),
     "topk": ("h", 1.2),
 }
 """Mark of each strategy, for those who do not tell it by its colour, and what makes them alike in
