@@ -1,11 +1,13 @@
 """The arm of dense directions: its vectors, its search, its controls, and what is told of it."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 
 import corrsteer as cs
 from corrsteer.errors import SettingsError
@@ -13,7 +15,7 @@ from corrsteer.export import export
 from corrsteer.hook_points import HookPoint, in_words
 from corrsteer.lm.models import LanguageModel
 from corrsteer.method.arms import ArmRunner
-from corrsteer.method.candidates import Candidate, Setting, alone_and_together, dense
+from corrsteer.method.candidates import Candidate, Setting, alone_and_together, dense, probe
 from corrsteer.method.controls import random_directions
 from corrsteer.method.ladder import FIRST, SECOND, Ladder
 from corrsteer.method.ranking import Ranking
@@ -24,6 +26,7 @@ from corrsteer.report import render
 from corrsteer.runs.comparison import PairedOutcomes
 from corrsteer.runs.records import as_json
 from corrsteer.runs.steering import Steering
+from corrsteer.runs.verdict import judge
 from corrsteer.settings import FitSettings
 
 HOOKS = [HookPoint(layer, "resid_post") for layer in range(3)]
@@ -112,10 +115,66 @@ def test_arms_that_nothing_was_collected_for_are_not_offered(lm, task, caplog):
     early = replace(whole, means={})
     with caplog.at_level("WARNING", "corrsteer"):
         again = cs.fit(lm, task, collected=early)
-    assert "dense cannot be tried: what was collected is of before" in caplog.text
+    assert "dense, denoised cannot be tried: what was collected has no residuals" in caplog.text
     assert set(again.candidates) == {"S", "A", "P", "G"}
     with pytest.raises(SettingsError, match="dense cannot be tried"):
         cs.fit(lm, task, collected=early, strategy="dense")
+
+
+def test_a_denoised_direction_is_made_of_the_latents_of_largest_contrast(lm, task):
+    run = cs.fit(lm, task, arms=("A", "denoised", "topk"), pool="max")
+    assert set(run.candidates) == {"A", "denoised", "topk"}
+    steering = run.candidates["denoised"]
+    assert steering.vectors
+    by_hook = {}
+    for feature in steering.features:
+        by_hook.setdefault(feature.hook_point, []).append(feature)
+    for hook, features in by_hook.items():
+        contrast = run.means[hook].latents.contrast()
+        order = contrast.abs().argsort(descending=True)[: len(features)]
+        assert {feature.latent for feature in features} == set(order.tolist())
+        for feature in features:
+            assert feature.coefficient == pytest.approx(float(contrast[feature.latent]))
+            assert feature.p_method == "max-T permutation"
+        (handle,) = (each for each in lm.saes if each.hook_point.name == hook)
+        rows = handle.decoder_rows(order.tolist())
+        expected = (contrast[order].float()[:, None] * rows).sum(0)
+        torch.testing.assert_close(steering.vectors[HookPoint.parse(hook)], expected)
+
+
+def test_a_probe_is_a_logistic_direction_of_the_length_of_the_difference(lm, task):
+    run = cs.fit(lm, task, arms=("probe",))
+    steering = run.candidates["probe"]
+    assert steering.direction == "logistic direction"
+    for name, each in run.means.items():
+        right = each.kept.outcomes > 0
+        values = each.kept.values.double()
+        scaled = (values - values.mean(0)) / values.std(0, correction=0)
+        model = LogisticRegression(max_iter=1000).fit(scaled.numpy(), right.numpy())
+        expected = torch.from_numpy(model.coef_[0]) / values.std(0, correction=0)
+        (own,) = (c for c in probe({HookPoint.parse(name): each}))
+        vector = own.vectors[HookPoint.parse(name)].double()
+        assert float(torch.cosine_similarity(vector, expected, dim=0)) == pytest.approx(1)
+        length = float(each.residual.contrast().norm())
+        assert float(vector.norm()) == pytest.approx(length, rel=1e-5)
+    assert all(each.kept is None for each in cs.fit(lm, task, strategy="A").means.values())
+
+
+def test_a_probe_without_scikit_learn_names_the_remedy(monkeypatch, lm, task):
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(SettingsError, match=r"pip install 'corrsteer\[probe\]'"):
+        cs.fit(lm, task, arms=("probe",))
+
+
+def test_topk_takes_the_best_features_of_every_layer(lm, task):
+    run = cs.fit(lm, task, arms=("topk",))
+    counts = {len(trial.features) for trial in run.search.trials}
+    assert counts <= {6, 9, 15, 30}
+    for trial in run.search.trials:
+        per_layer = len(trial.features) // 3
+        best = {f.key for top in run.top_features.values() for f in top[:per_layer]}
+        assert {tuple(key) for key in trial.features} == best
+        assert trial.where == f"3 layers, 0 to 2, {len(trial.features)} latents"
 
 
 class Scripted:
@@ -209,8 +268,27 @@ def test_a_ladder_leaves_short_fields_alone_and_drops_what_harms(lm):
     assert ladder.climb([field[:2]], most=2) == [[0, 1]]
     assert task.ran == []
     assert ladder.climb([field], most=2) == [[1, 3]]
-    mild = ladder.climb([field], 1, lambda some: [each.strength < 4 for each in some])
+    mild = ladder.climb([field], 1, lambda some, rung: [each.strength < 4 for each in some])
     assert mild == [[1]]
+
+
+def test_where_all_that_gains_harms_nothing_is_recommended(lm):
+    search, *_ = searched(lm, lambda layers, strength: 0.3, lambda layers, strength: -0.5)
+    assert search.recommended is None
+    assert search.record.trials == ()
+    assert not search.chosen["dense"].vectors
+    verdict = judge(search.record, None, (), FitSettings())
+    assert verdict.kind == "no-effect"
+    assert "harms a guard task" in verdict.text
+
+
+def test_what_gains_less_and_harms_nothing_is_left_when_all_that_gains_more_harms(lm):
+    search, *_ = searched(
+        lm,
+        lambda layers, strength: 0.1 if strength == 0.25 else 0.5,
+        lambda layers, strength: -0.5 if strength > 0.25 else 0.0,
+    )
+    assert search.record.recommended.strength == 0.25
 
 
 def test_a_part_of_the_samples_has_the_outcomes_of_the_whole(lm, task):

@@ -148,7 +148,7 @@ def test_a_recommendation_is_significant_on_select_or_absent(lm, task):
     else:
         assert recommended.p_adjusted < 0.05
         assert recommended.delta.value > 0
-    assert set(run.candidates) == {"S", "A", "P", "G", "dense"}
+    assert set(run.candidates) == {"S", "A", "P", "G", "dense", "denoised"}
 
 
 def test_a_setting_that_lowers_accuracy_is_never_recommended(lm, task):

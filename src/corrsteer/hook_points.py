@@ -80,6 +80,18 @@ class HookPoint:
         return self.name
 
 
+def parts_in_words(names: Sequence[str], features: int) -> str:
+    """Where a steering is, as `layer 4` or `layer 4, 20 latents`; "" where features say it.
+
+    Args:
+        names: its hook points.
+        features: how many it is made of; with one at each hook point they say it themselves.
+    """
+    if not names or features == len(names):
+        return ""
+    return in_words(names) + (f", {features} latents" if features else "")
+
+
 def in_words(names: Sequence[str]) -> str:
     """Where hook points of these names are, as `layer 4` or `6 layers, 0 to 5`."""
     hooks = sorted(map(HookPoint.parse, names), key=lambda hook: hook.order)

@@ -13,9 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from corrsteer.errors import SettingsError
 
-Strategy = Literal["S", "A", "P", "G", "dense"]
+Strategy = Literal["S", "A", "P", "G", "dense", "denoised", "probe", "topk"]
 """An arm that steers."""
-DEFAULT_ARMS: tuple[Strategy, ...] = ("S", "A", "P", "G", "dense")
+DEFAULT_ARMS: tuple[Strategy, ...] = ("S", "A", "P", "G", "dense", "denoised")
 Pool = Literal["max", "mean", "first"]
 Positions = Literal["generated", "all"]
 Coefficient = Literal["positive", "contrast", "active"]
@@ -38,7 +38,8 @@ class FitSettings:
     Attributes:
         strategy: one arm, or `auto` to try several and recommend.
         arms: those that `auto` tries: S, A, P and G by features; `dense` by the difference of means
-            of the residual.
+            of the residual; `denoised` by that difference rebuilt from the latents of largest
+            contrast; `probe` by a logistic direction; `topk` by several features of every layer.
         layers: SAE layers to use; None for all.
         samples: the most fit samples to use.
         pool: how activations are pooled over positions for the correlation: their largest, their

@@ -225,7 +225,7 @@ class TrainOptions:
     ] = None
     arms: Annotated[
         str | None,
-        Option("Arms that auto tries. [default: S,A,P,G,dense]", metavar="A,B"),
+        Option("Arms that auto tries. [default: S,A,P,G,dense,denoised]", metavar="A,B"),
     ] = None
     layer: Annotated[
         str | None, Option("global for S, foreach for A, or the number of one layer.")

@@ -43,6 +43,8 @@ from corrsteer.scoring.rated import NOT_SHOWN, RATED, measured
 from corrsteer.stats.metrics import Accuracy
 from corrsteer.studies.seeds import SeedsDocument
 
+MOST_FEATURES = 30
+"""Features that the table names; a denoised direction may have hundreds."""
 NARROW = 60
 """Columns below which a progress line goes without its bar."""
 
@@ -113,6 +115,8 @@ def print_run(document: RunDocument) -> None:
         _print_guards(console, document.outcome.guards)
     if document.features:
         print_table(console, _features(document.features))
+        if (more := len(document.features) - MOST_FEATURES) > 0:
+            console.print(f"and {more} more; --json and features.json have them all")
         print_inference(console, document.inference)
     elif made_of := vectors_in_words(document.direction, document.vectors):
         console.print(Text(f"Steers by: {made_of}"))
@@ -333,7 +337,7 @@ def _features(features: Sequence[Feature]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("layer", "latent", "coefficient", "r [95 %]", "adjusted p", "active"):
         table.add_column(column, justify="right", no_wrap=True)
-    for feature in features:
+    for feature in features[:MOST_FEATURES]:
         low, high = feature.correlation_ci
         table.add_row(
             str(feature.layer),

@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from jaxtyping import Float64
 from torch import Tensor
 
-from corrsteer.errors import InsufficientDataError
+from corrsteer.errors import InsufficientDataError, SettingsError
 from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.models import LanguageModel
+from corrsteer.method.ranking import Ranking
 from corrsteer.runs.steering import DIRECTION, Steering, steering_of, summed
 from corrsteer.settings import Positions, Strategy
 from corrsteer.stats.outcome_sums import MeanPooled
@@ -23,6 +26,13 @@ Key = tuple[frozenset[Any], float]
 """What is added, and its strength."""
 Rows = Mapping[tuple[str, int], Tensor]
 """`Feature.key` -> W_dec[latent]."""
+
+REBUILT_FROM = (5, 20, 50)
+"""Latents of a layer that a denoised direction may be made of."""
+MOST_STEPS = 1_000
+"""Of a logistic regression, which ends long before."""
+BEST_OF_LAYER = (2, 3, 5, 10)
+"""Features of a layer that `topk` may take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +111,82 @@ def dense(means: Mapping[HookPoint, MeanPooled]) -> tuple[Candidate, ...]:
     except InsufficientDataError:
         return ()
     return alone_and_together("dense", vectors, "difference of means")
+
+
+def denoised(ranking: Ranking, rows: Rows) -> tuple[Candidate, ...]:
+    """That difference rebuilt from the latents of largest contrast: in a layer, and in all.
+
+    The sum of contrast * W_dec over the `REBUILT_FROM` latents of largest |contrast| (see
+    `Ranking.by_contrast`). Source: SDCV (arXiv 2505.15038).
+
+    Args:
+        ranking: its latents by contrast; none makes no candidate.
+        rows: theirs.
+    """
+    sets = [
+        {hook: features[:count] for hook, features in ranking.by_contrast.items() if features}
+        for count in REBUILT_FROM
+    ]
+    found: dict[frozenset[Any], Candidate] = {}
+    for by_layer in sets:
+        every = [feature for features in by_layer.values() for feature in features]
+        for features in [*by_layer.values(), every] if every else []:
+            candidate = Candidate.of("denoised", features, rows)
+            found.setdefault(candidate.key, candidate)  # a layer may have fewer
+    return tuple(found.values())
+
+
+def probe(means: Mapping[HookPoint, MeanPooled]) -> tuple[Candidate, ...]:
+    """The direction of a logistic regression on the residual: in a layer, and in all of them.
+
+    Fitted by scikit-learn with its defaults (L2, C = 1) on the residuals that are kept, each
+    dimension divided by its standard deviation; right is an outcome above 0. A probability has no
+    length in the residual stream, so the direction is given that of the difference of means there.
+
+    Args:
+        means: hook point -> what was collected there; without kept residuals of both outcomes there
+            is no candidate.
+
+    Raises:
+        SettingsError: scikit-learn is not installed.
+    """
+    vectors = {}
+    for hook, each in means.items():
+        if each.kept is None:
+            return ()
+        right = each.kept.outcomes > 0
+        if right.all() or not right.any():
+            return ()
+        direction = _logistic(each.kept.values.double(), right)
+        length = each.residual.contrast().norm().cpu()
+        vectors[hook] = (direction * (length / direction.norm())).float()
+    return alone_and_together("probe", vectors, "logistic direction")
+
+
+def _logistic(values: Float64[Tensor, "n d_model"], right: Tensor) -> Float64[Tensor, " d_model"]:
+    """The weights of a logistic regression, in units of the values."""
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise SettingsError(
+            "the arm probe needs scikit-learn; install it by: pip install 'corrsteer[probe]'"
+        ) from error
+    spread = values.std(0, correction=0)
+    spread = torch.where(spread > 0, spread, 1.0)
+    model = LogisticRegression(max_iter=MOST_STEPS)
+    model.fit(((values - values.mean(0)) / spread).numpy(), right.numpy())
+    return torch.from_numpy(model.coef_[0]) / spread
+
+
+def best_of_layers(ranking: Ranking, rows: Rows) -> tuple[Candidate, ...]:
+    """Several features of every layer, the best by r, as the paper's code has it for k > 1."""
+    found: dict[frozenset[Any], Candidate] = {}
+    for count in BEST_OF_LAYER:
+        features = [each for best in ranking.by_layer.values() for each in best[:count]]
+        if features:
+            candidate = Candidate.of("topk", features, rows)
+            found.setdefault(candidate.key, candidate)
+    return tuple(found.values())
 
 
 def alone_and_together(

@@ -99,7 +99,7 @@ def collect(
         [[(samples[index], passages[index]) for index in batch] for batch in batches]
     )
     groups = group_labels([*{s.id: s for s in (*task.fit, *samples)}.values()])
-    total = _Total.empty(coders, lm, groups if settings.log else None)
+    total = _Total.empty(coders, lm, settings, groups if settings.log else None)
     if execution.checkpoint is not None:
         total.restore(execution.checkpoint, [sum(map(len, unit)) for unit in units])
     job = Collecting(coders, task.fit_scorer, task.allowed_replies, task.max_new_tokens, settings)
@@ -167,7 +167,7 @@ class Collecting:
             hook: StreamingCorrelation(coder.d_sae, lm.device_of(hook))
             for hook, coder in self.coders.items()
         }
-        means = _empty_means(self.coders, lm)
+        means = _empty_means(self.coders, lm, self.settings)
         entries, unscored = [], 0
         for batch in unit:
             for pooled in self.halving.run(lambda some: self._pooled(lm, some), batch):
@@ -176,7 +176,7 @@ class Collecting:
                 for hook, (z, z_steer) in pooled.at.items():
                     try:
                         statistics[hook].update(z, y.to(z.device), z_steer)
-                        means[hook].update(*pooled.means[hook], y)
+                        means[hook].update(*pooled.means[hook], y, pooled.ids)
                     except NonFiniteError as error:
                         raise NonFiniteError(f"{hook}: {error}") from error
                 if self.settings.log:
@@ -257,6 +257,7 @@ class _Total:
         cls,
         coders: Mapping[HookPoint, SparseCoder],
         lm: LanguageModel,
+        settings: FitSettings,
         logged: Mapping[str, str] | None,
     ) -> _Total:
         statistics = {
@@ -265,7 +266,7 @@ class _Total:
         }
         widths = {hook.name: coder.d_sae for hook, coder in coders.items()}
         writer = None if logged is None else LogWriter(widths, logged)
-        return cls(statistics, _empty_means(coders, lm), writer)
+        return cls(statistics, _empty_means(coders, lm, settings), writer)
 
     def add(self, part: Part) -> None:
         for hook, statistics in part.statistics.items():
@@ -338,9 +339,10 @@ class _Total:
 
 
 def _empty_means(
-    coders: Mapping[HookPoint, SparseCoder], lm: LanguageModel
+    coders: Mapping[HookPoint, SparseCoder], lm: LanguageModel, settings: FitSettings
 ) -> dict[HookPoint, MeanPooled]:
+    keeps = "probe" in settings.tried_arms
     return {
-        hook: MeanPooled.empty(lm.d_model, coder.d_sae, lm.device_of(hook))
+        hook: MeanPooled.empty(lm.d_model, coder.d_sae, lm.device_of(hook), keeps)
         for hook, coder in coders.items()
     }

@@ -32,8 +32,8 @@ def random_controls(
     """Steerings by random features, alike in hook points, number of features and norm.
 
     Each draw takes, at every hook point, as many latents as the steering has there from those
-    active on some fit sample, its own excepted, sums their rows of W_dec, and scales the sum to
-    the steering's norm there.
+    active on some fit sample, its own excepted where enough others are, sums their rows of W_dec,
+    and scales the sum to the steering's norm there.
 
     Args:
         steering: what they are controls of.
@@ -124,7 +124,8 @@ def _draw(
     statistics: StreamingCorrelation, own: list[int], hook: HookPoint, generator: torch.Generator
 ) -> list[int]:
     active = statistics.active.cpu() > 0
-    active[own] = False
+    if int(active.sum()) >= 2 * len(own):
+        active[own] = False
     candidates = active.nonzero()[:, 0]
     if len(candidates) < len(own):
         raise InsufficientDataError(

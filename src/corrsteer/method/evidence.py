@@ -14,7 +14,7 @@ from scipy import sparse
 
 from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint
-from corrsteer.method.ranking import Ranking, SAEPlace, Statistics, rank
+from corrsteer.method.ranking import Ranking, SAEPlace, Statistics, rank, with_contrasts
 from corrsteer.runs.activation_log import ActivationLog
 from corrsteer.runs.evidence import Evidence
 from corrsteer.settings import FitSettings, Sign
@@ -24,6 +24,7 @@ from corrsteer.stats.intervals import (
     carriers,
     effective_samples,
 )
+from corrsteer.stats.outcome_sums import MeanPooled
 from corrsteer.stats.resampling import (
     Latents,
     MaxT,
@@ -44,6 +45,7 @@ def ranked(
     settings: FitSettings,
     places: Mapping[HookPoint, SAEPlace],
     note: str | None = None,
+    means: Mapping[HookPoint, MeanPooled] | None = None,
 ) -> tuple[Ranking, Evidence]:
     """Features ranked as the settings say, and judged by the log where there is one.
 
@@ -53,6 +55,7 @@ def ranked(
         settings: of the fit.
         places: what is known of the SAE at a hook point.
         note: why there is no log.
+        means: what was pooled by mean, where latents are to be ranked by their contrast too.
 
     Raises:
         InsufficientDataError: too few samples, or outcomes that do not vary.
@@ -66,6 +69,7 @@ def ranked(
         settings.method,
         settings.sign,
     )
+    ranking = with_contrasts(ranking, statistics, means or {}, places, settings.min_frequency)
     return infer(ranking, log, settings, note)
 
 
@@ -89,7 +93,7 @@ def infer(
         bound = _bound(ranking, settings.alpha)
         return ranking, Evidence("Bonferroni", ranking.comparisons, bound, note=note)
     null = permuted_null(log, settings) if settings.permutations else None
-    by_layer = {}
+    by_layer, by_contrast = {}, dict(ranking.by_contrast)
     stability: dict[str, float | None] = {}
     for hook, features in ranking.by_layer.items():
         activations = log.activations(hook.name)
@@ -107,8 +111,11 @@ def infer(
         if null is not None:
             r = _observed(latents, log.outcomes, log.widths[hook.name])
             features = tuple(_tested(feature, null, r[feature.latent]) for feature in features)
+            by_contrast[hook] = tuple(
+                _tested(feature, null, r[feature.latent]) for feature in by_contrast.get(hook, ())
+            )
         by_layer[hook] = _with_intervals(features, activations, log, settings.seed)
-    ranking = replace(ranking, by_layer=by_layer)
+    ranking = replace(ranking, by_layer=by_layer, by_contrast=by_contrast)
     known = [share for share in stability.values() if share is not None]
     return ranking, Evidence(
         p_method="max-T permutation" if null else "Bonferroni",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Unpack
 
 from torch import Tensor
@@ -21,7 +21,16 @@ from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.sae_placement import choose_handles, load_coders
 from corrsteer.lm.saes import SAEHandle
 from corrsteer.method.arms import limited
-from corrsteer.method.candidates import Grids, dense
+from corrsteer.method.candidates import (
+    BEST_OF_LAYER,
+    Candidate,
+    Grids,
+    Rows,
+    best_of_layers,
+    denoised,
+    dense,
+    probe,
+)
 from corrsteer.method.collect import Collection, collect
 from corrsteer.method.evidence import ranked
 from corrsteer.method.provenance import provenance_of
@@ -35,7 +44,8 @@ from corrsteer.runs.run import Counts, Provenance, Run
 from corrsteer.runs.search import Search
 from corrsteer.runs.steering import Steering
 from corrsteer.samples import Sample
-from corrsteer.settings import FitKeywords, FitSettings
+from corrsteer.settings import FitKeywords, FitSettings, Strategy
+from corrsteer.stats.outcome_sums import MeanPooled
 from corrsteer.tasks import Task, own_guards
 from corrsteer.timing import Stopwatch
 
@@ -108,11 +118,12 @@ def fit_with(
         collection = _collected_before(collected, made, chosen, handles, task)
     with watch.timing("select"):
         places = {h.hook_point: SAEPlace(h.layer, h.neuronpedia) for h in handles}
+        contrasted = contrasts_asked(collection, chosen)
         ranking, inference = ranked(
-            collection.statistics, collection.log, chosen, places, collection.log_note
+            collection.statistics, collection.log, chosen, places, collection.log_note, contrasted
         )
-        rows = decoder_rows(ranking, handles, chosen.near_ties)
-        grids = grids_of(collection, chosen)
+        rows = decoder_rows(ranking, handles, chosen)
+        grids = grids_of(collection, ranking, rows, chosen)
     with watch.timing("validate"):
         search = Searcher(select, guarding, ranking, rows, chosen, grids).run()
     steering = _steering(search, chosen, lm)
@@ -224,21 +235,44 @@ def check_coefficient(settings: FitSettings, sae_source: str | None) -> None:
         )
 
 
-def grids_of(collection: Collection, settings: FitSettings) -> Grids:
+def contrasts_asked(
+    collection: Collection, settings: FitSettings
+) -> Mapping[HookPoint, MeanPooled]:
+    """What latents are ranked by contrast from; nothing where no arm asks, or one outcome lacks."""
+    both = all(
+        each.latents.n_positive and each.latents.n_zero for each in collection.means.values()
+    )
+    return collection.means if both and "denoised" in settings.tried_arms else {}
+
+
+def grids_of(collection: Collection, ranking: Ranking, rows: Rows, settings: FitSettings) -> Grids:
     """The candidates of every arm that chooses from some by trying them.
+
+    Args:
+        collection: its residuals make dense directions.
+        ranking: its features make the others.
+        rows: theirs.
+        settings: which arms are asked for.
 
     Raises:
         SettingsError: no arm is left, as what was collected has no residuals.
     """
-    grids: Grids = {"dense": dense(collection.means)}
+    made: dict[Strategy, Callable[[], Sequence[Candidate]]] = {
+        "dense": lambda: dense(collection.means),
+        "denoised": lambda: denoised(ranking, rows),
+        "probe": lambda: probe(collection.means),
+        "topk": lambda: best_of_layers(ranking, rows),
+    }
+    grids = {arm: made[arm]() for arm in settings.tried_arms if arm in made}
     offered: Grids = {arm: found for arm, found in grids.items() if found}
-    missing = [arm for arm in settings.tried_arms if arm in grids and arm not in offered]
+    missing = [arm for arm in grids if arm not in offered]
     if not missing:
         return offered
+    kept = any(each.kept for each in collection.means.values())
     why = (
-        "no fit outcome is 0, or none above"
-        if collection.means
-        else "what was collected is of before residuals were kept; collect again"
+        "what was collected has no residuals for it; collect again"
+        if not collection.means or (missing == ["probe"] and not kept)
+        else "no fit outcome is 0, or none above"
     )
     if len(missing) == len(settings.tried_arms):
         raise SettingsError(f"{', '.join(missing)} cannot be tried: {why}")
@@ -247,10 +281,14 @@ def grids_of(collection: Collection, settings: FitSettings) -> Grids:
 
 
 def decoder_rows(
-    ranking: Ranking, handles: Sequence[SAEHandle], near_ties: int
+    ranking: Ranking, handles: Sequence[SAEHandle], settings: FitSettings
 ) -> dict[tuple[str, int], Tensor]:
-    """W_dec of every feature that a strategy may use, each [d_model]."""
-    features = {*ranking.best_per_layer(), *ranking.near_ties(near_ties)}
+    """W_dec of every feature that an arm may use, each [d_model]."""
+    features = {*ranking.best_per_layer(), *ranking.near_ties(settings.near_ties)}
+    features |= {each for of_layer in ranking.by_contrast.values() for each in of_layer}
+    if "topk" in settings.tried_arms:
+        most = max(BEST_OF_LAYER)
+        features |= {each for best in ranking.by_layer.values() for each in best[:most]}
     return rows_of(features, handles)
 
 

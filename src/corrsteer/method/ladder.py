@@ -21,7 +21,8 @@ FIRST, SECOND = 40, 100
 LEFT = 6
 """Settings of a field that are left, by default: as many as there are strengths."""
 
-Harmless = Callable[[Sequence[Steering]], Sequence[bool]]
+Harmless = Callable[[Sequence[Steering], int], Sequence[bool]]
+"""Whether each of some settings may climb on, and from which rung."""
 
 
 class Ladder:
@@ -29,13 +30,10 @@ class Ladder:
 
     Every setting is run on a few samples, and those that are twice as many as shall be left on
     others (successive halving, Jamieson & Talwalkar 2016).
-
-    Attributes:
-        tried: how many settings were run.
     """
 
     def __init__(self, runner: Arms, build: SampleRows, seed: int):
-        self._runner, self.tried = runner, 0
+        self._runner = runner
         order = np.random.default_rng(seed).permutation(np.flatnonzero(build))
         parts = [order[:FIRST], order[FIRST : FIRST + SECOND]] if len(order) >= FEWEST else [order]
         self._rungs = [np.isin(np.arange(len(build)), part) for part in parts]
@@ -51,7 +49,8 @@ class Ladder:
         Args:
             fields: settings of which some are to be left; fields are run together.
             most: how many of each are left. A field that has no more is not run.
-            harmless: whether each of some settings may climb on; asked after the first rung.
+            harmless: asked of those that gain, before the best of a rung are taken: what gains most
+                is often what harms most.
         """
         left = [list(range(len(field))) for field in fields]
         gains = [np.zeros(len(field)) for field in fields]
@@ -61,12 +60,15 @@ class Ladder:
             outcomes = self._run([fields[number][index] for number, index in pairs], rows)
             for (number, index), gain in zip(pairs, outcomes, strict=True):
                 gains[number][index] += gain
+            if harmless is not None:
+                gaining = [pair for pair in pairs if gains[pair[0]][pair[1]] > 0]
+                spared = harmless([fields[number][index] for number, index in gaining], rung)
+                for (number, index), fine in zip(gaining, spared, strict=True):
+                    if not fine:
+                        left[number].remove(index)
             last = rung == len(self._rungs) - 1
             for number in climbing:
                 left[number] = _best(gains[number], left[number], most if last else 2 * most)
-            if harmless is not None and not last:
-                left = _without_harm(fields, left, harmless)
-            self.tried = max(self.tried, len(pairs))
         return left
 
     def _run(self, steerings: Sequence[Steering], rows: SampleRows) -> list[float]:
@@ -81,13 +83,3 @@ class Ladder:
 def _best(gains: NDArray[np.float64], left: Sequence[int], most: int) -> list[int]:
     """The indices of the largest gains, in their order; ties go to the earlier."""
     return sorted(sorted(left, key=lambda index: (-gains[index], index))[:most])
-
-
-def _without_harm(
-    fields: Sequence[Sequence[Steering]], left: Sequence[list[int]], harmless: Harmless
-) -> list[list[int]]:
-    """What is left of each field without settings that do harm."""
-    pairs = [(number, index) for number, own in enumerate(left) for index in own]
-    spared = harmless([fields[number][index] for number, index in pairs])
-    kept = {pair for pair, fine in zip(pairs, spared, strict=True) if fine}
-    return [[index for index in own if (number, index) in kept] for number, own in enumerate(left)]

@@ -6,7 +6,7 @@ Changes when there is another way to rank features or to make a set of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from corrsteer.features import NEURONPEDIA, Feature
 from corrsteer.hook_points import HookPoint
 from corrsteer.settings import Coefficient, Method, Sign
 from corrsteer.stats.correlation import StreamingCorrelation
+from corrsteer.stats.outcome_sums import MeanPooled
 from corrsteer.stats.significance import (
     bonferroni,
     correlation_interval,
@@ -28,6 +29,8 @@ from corrsteer.stats.significance import (
 Statistics = Mapping[HookPoint, StreamingCorrelation]
 TOP = 20
 """Features of every layer that a run records."""
+MOST_CONTRASTS = 50
+"""Latents of largest contrast of every layer that a direction may be rebuilt from."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,15 @@ class Ranking:
         comparisons: latents, over all hook points, that could have been selected: whose r is
             defined, and that are active often enough.
         n: samples that the correlations are over.
+        by_contrast: hook point -> the latents whose activation differs most between right and
+            wrong answers, the largest first, with that difference as coefficient; empty where it
+            was not asked for. See `with_contrasts`.
     """
 
     by_layer: Mapping[HookPoint, tuple[Feature, ...]]
     comparisons: int
     n: int
+    by_contrast: Mapping[HookPoint, tuple[Feature, ...]] = field(default_factory=dict)
 
     def best(self) -> tuple[Feature, ...]:
         """S: the one best feature; ties go to the lower layer."""
@@ -139,6 +146,56 @@ def rank(
             for latent in _highest(score, sign, TOP)
         )
     return Ranking(by_layer, comparisons, n)
+
+
+def with_contrasts(
+    ranking: Ranking,
+    statistics: Statistics,
+    means: Mapping[HookPoint, MeanPooled],
+    places: Mapping[HookPoint, SAEPlace],
+    min_frequency: float = 0.0,
+) -> Ranking:
+    """The ranking with the latents of largest contrast of every hook point.
+
+    The contrast is the difference of the mean activation on right and on wrong answers, activations
+    pooled by mean over positions whatever the run pools by, as the residual is of which this is the
+    part that latents make. At most half of a layer's active latents are among them: more would be
+    no selection.
+
+    Args:
+        ranking: of the statistics.
+        statistics: over the fit samples.
+        means: what was pooled by mean over the same; without it the ranking stays as it is.
+        places: what is known of the SAE at a hook point.
+        min_frequency: see `rank`.
+
+    Raises:
+        InsufficientDataError: all outcomes are above 0, or none is.
+    """
+    correlations = {hook: _considered(statistics[hook], min_frequency) for hook in means}
+    evidence = _evidence(statistics, correlations) if means else {}
+    found = {}
+    for hook in sorted(means, key=lambda hook: hook.order):
+        contrast = means[hook].latents.contrast().cpu().numpy()
+        size = np.where(np.isfinite(correlations[hook]), contrast, 0.0)
+        most = min(MOST_CONTRASTS, int((statistics[hook].active > 0).sum()) // 2)
+        place = places.get(hook, SAEPlace(hook.layer))
+        found[hook] = tuple(
+            replace(
+                _feature(
+                    hook,
+                    latent,
+                    float(contrast[latent]),
+                    statistics[hook],
+                    evidence[hook],
+                    "positive",
+                    place,
+                ),
+                coefficient=float(contrast[latent]),
+            )
+            for latent in _highest(size, "both", most)
+        )
+    return replace(ranking, by_contrast=found)
 
 
 @dataclass(frozen=True)

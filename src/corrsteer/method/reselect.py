@@ -194,6 +194,8 @@ def _added_means(parts: list[dict[str, MeanPooled]]) -> dict[str, MeanPooled]:
     if not all(parts):
         return {}
     total = {hook: each.like() for hook, each in parts[0].items()}
+    if any(each.kept is None for part in parts for each in part.values()):
+        total = {hook: dataclasses.replace(each, kept=None) for hook, each in total.items()}
     for part in parts:
         for hook, each in part.items():
             total[hook].merge(each)

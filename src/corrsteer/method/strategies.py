@@ -20,7 +20,7 @@ from corrsteer.runs.comparison import PairedOutcomes
 from corrsteer.runs.search import GuardAccuracy, Search, SearchRecord, Trial
 from corrsteer.runs.steering import Steering
 from corrsteer.settings import FitSettings, Strategy
-from corrsteer.stats.metrics import Delta
+from corrsteer.stats.metrics import Accuracy, Delta
 from corrsteer.stats.sample_size import detectable_gain, least_gain, samples_without_loss
 from corrsteer.stats.significance import bonferroni
 
@@ -29,8 +29,8 @@ Part = Literal["build", "confirm"]
 TRIES = 3
 """Settings of an arm that are asked to be confirmed, at most: the next one is where a guard task
 speaks against the one before."""
-FIRST_GUARDED = 48
-"""Samples of a guard task on which settings are tried before they climb on."""
+GUARDED = (24, 72)
+"""Samples of a guard task on which settings are tried before they leave a rung, others each."""
 
 
 class Searcher:
@@ -91,7 +91,7 @@ class Searcher:
         n, whole = len(np.unique(confirming)), runner.task.generates
         return SearchRecord(
             comparisons=len(self._tried) + self._thinned,
-            baseline=self._tried[settings[0].key].comparison().baseline,
+            baseline=self._baseline(settings),
             recommended=None if recommended is None else self._trial(recommended),
             trials=tuple(self._trial(each) for each in settings),
             n_built=int(halves.build.sum()),
@@ -101,6 +101,12 @@ class Searcher:
             if whole
             else None,
         )
+
+    def _baseline(self, settings: Sequence[Setting]) -> Accuracy:
+        """That of the first setting; of none where none is left."""
+        first = settings[0] if settings else Setting(Candidate("S", {}), 0.0)
+        self._try([first])
+        return self._tried[first.key].comparison().baseline
 
     def _set(self, arm: Strategy) -> Candidate:
         """S, A, P or G."""
@@ -148,19 +154,26 @@ class Searcher:
         self._try(left)
         return left
 
-    def _harmless(self, steerings: Sequence[Steering]) -> list[bool]:
-        """Whether no guard task loses more than is tolerated on some of its samples."""
+    def _harmless(self, steerings: Sequence[Steering], rung: int) -> list[bool]:
+        """Whether no guard task loses more than is tolerated on some of its samples.
+
+        One sample of them may be lost in any case, for there are few.
+        """
         spared = np.ones(len(steerings), dtype=bool)
+        before, more = sum(GUARDED[:rung]), GUARDED[rung]
         for guard in self._guards if steerings else ():
-            rows = guard.halves.build & (np.cumsum(guard.halves.build) <= FIRST_GUARDED)
-            name = f"guard, {len(steerings)} settings on {int(rows.sum())} samples"
-            outcomes = guard.runner.outcomes(steerings, name, rows)
-            spared &= [not self._loses(each) for each in outcomes]
+            number = np.cumsum(guard.halves.build)
+            rows = guard.halves.build & (number > before) & (number <= before + more)
+            if rows.any():
+                name = f"guard, {len(steerings)} settings on {int(rows.sum())} samples"
+                outcomes = guard.runner.outcomes(steerings, name, rows)
+                spared &= [not self._loses(each, 1 / int(rows.sum())) for each in outcomes]
         return spared.tolist()
 
-    def _loses(self, outcomes: PairedOutcomes) -> bool:
-        """Whether more than is tolerated was lost."""
-        return outcomes.comparison().delta.value < -self._settings.guard_tolerance - 1e-9
+    def _loses(self, outcomes: PairedOutcomes, least: float = 0.0) -> bool:
+        """Whether more than is tolerated was lost, or than `least` where that is more."""
+        tolerated = max(self._settings.guard_tolerance, least)
+        return outcomes.comparison().delta.value < -tolerated - 1e-9
 
     def _steering(self, setting: Setting) -> Steering:
         return setting.steering(self._select.runner.lm, self._settings.positions)

@@ -36,6 +36,9 @@ LIGHT: Mapping[str, str] = {
     "P": "#a3670b",
     "G": "#12796e",
     "dense": "#b3266d",
+    "denoised": "#5f6b00",
+    "probe": "#8a4b2a",
+    "topk": "#0b6e8a",
     "control": "#6b7786",
 }
 """Colour of each role. No two are equal, so that a colour in an SVG names its role."""
@@ -57,6 +60,9 @@ DARK: Mapping[str, str] = {
     "P": "#dcae4e",
     "G": "#43c0af",
     "dense": "#f07fb4",
+    "denoised": "#b9c552",
+    "probe": "#dca07c",
+    "topk": "#5fc4de",
     "control": "#93a0ae",
 }
 """The same roles on a dark page."""
@@ -67,6 +73,9 @@ _MARKERS: Mapping[Strategy, tuple[str, float]] = {
     "P": ("^", 1.3),
     "G": ("D", 0.95),
     "dense": ("v", 1.3),
+    "denoised": ("p", 1.2),
+    "probe": ("<", 1.2),
+    "topk": ("h", 1.2),
 }
 """Mark of each strategy, for those who do not tell it by its colour, and what makes them alike in
 size."""

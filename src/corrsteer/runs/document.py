@@ -117,7 +117,9 @@ def _strategy(
         features=steering.features,
         vectors=VectorRecord.all_of(steering),
         direction=steering.direction,
-        why=why(trial, chosen, settings.alpha, settings.guard_tolerance),
+        why=why(trial, chosen, settings.alpha, settings.guard_tolerance)
+        if trial or steering.vectors
+        else "nothing that it tried helps without harming a guard task",
         guards={} if trial is None else trial.guards,
     )
 

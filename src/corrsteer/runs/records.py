@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from corrsteer.features import Feature
-from corrsteer.hook_points import in_words
+from corrsteer.hook_points import parts_in_words
 from corrsteer.runs.comparison import Comparison
 from corrsteer.runs.evaluation import Evaluation
 from corrsteer.runs.evidence import Evidence
@@ -182,8 +182,8 @@ class StrategyRecord(Outcome):
 
     @property
     def where(self) -> str:
-        """The layers of a dense direction, in words; "" of features, which say it themselves."""
-        return in_words([each.hook_point for each in self.vectors]) if self.direction else ""
+        """The layers of what is no single feature of each, in words; else ""."""
+        return parts_in_words([each.hook_point for each in self.vectors], len(self.features))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from corrsteer.hook_points import in_words
+from corrsteer.hook_points import parts_in_words
 from corrsteer.runs.steering import Steering
 from corrsteer.settings import Strategy
 from corrsteer.stats.metrics import Accuracy, Delta, SideEffects
@@ -80,8 +80,8 @@ class Trial:
 
     @property
     def where(self) -> str:
-        """The layers of a dense direction, in words; "" of features, which say it themselves."""
-        return "" if self.features or not self.hook_points else in_words(self.hook_points)
+        """The layers of what is no single feature of each, in words; else ""."""
+        return parts_in_words(self.hook_points, len(self.features))
 
     def harmed(self, tolerance: float) -> tuple[str, ...]:
         """Guard tasks that lost more accuracy than the tolerance, or may have."""

@@ -19,13 +19,14 @@ from corrsteer.hook_points import HookPoint
 from corrsteer.runs.records import RUN_SCHEMA
 from corrsteer.runs.tensor_files import tensor_bytes
 from corrsteer.stats.correlation import StreamingCorrelation
+from corrsteer.stats.kept_rows import KeptRows
 from corrsteer.stats.outcome_sums import MeanPooled, OutcomeSums
 
 STATISTICS_FILE = "statistics.safetensors"
 
 
-PARTS = ("residual", "latents")
-"""Of `MeanPooled`; what a tensor of it is called begins with one of them and a dot."""
+PARTS = ("residual", "latents", "kept")
+"""Of `MeanPooled`, the last where it is kept; a tensor's name begins with one and a dot."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def statistics_bytes(
     }
     for hook, mean in (means or {}).items():
         for part in PARTS:
-            state = getattr(mean, part).state()
+            own = getattr(mean, part)
+            state = own.state() if own is not None else {}
             tensors |= {f"{hook}/{part}.{name}": tensor for name, tensor in state.items()}
     metadata = {"schema": RUN_SCHEMA}
     if about is not None:
@@ -109,11 +111,14 @@ def _means(state: dict[str, Any]) -> MeanPooled | None:
         parts[part][name] = state.pop(statistic)
     if not any(parts.values()):
         return None
-    return MeanPooled(**{part: OutcomeSums.from_state(each) for part, each in parts.items()})
+    kept = parts.pop("kept")
+    sums = {part: OutcomeSums.from_state(each) for part, each in parts.items()}
+    return MeanPooled(**sums, kept=KeptRows.from_state(kept) if kept else None)
 
 
 def _check_same(path: Path, hook: str, mean: MeanPooled, own: StreamingCorrelation) -> None:
     """Refuse what was pooled by mean over other samples or latents than the statistics."""
     counts = {(each.n_positive, each.n_zero) for each in (mean.residual, mean.latents, own)}
-    if len(counts) > 1 or mean.latents.width != own.d_sae:
+    widths = mean.latents.width, mean.kept and mean.kept.values.shape[1]
+    if len(counts) > 1 or widths not in ((own.d_sae, None), (own.d_sae, mean.residual.width)):
         raise ArtifactError(f"{path} has residuals of other samples at {hook}; train again")

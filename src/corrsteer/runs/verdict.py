@@ -149,7 +149,14 @@ def _nothing_recommended(search: SearchRecord, settings: FitSettings) -> Verdict
         )
     least, n = search.least_gain, search.n_confirmed
     asked = [trial for trial in search.trials if trial.confirmed is not None]
-    best = max(asked or search.trials, key=lambda trial: (trial.confirmed or trial.delta).value)
+    tried = asked or search.trials
+    if not tried:
+        return Verdict(
+            "no-effect",
+            "No reliable effect: whatever gained anything where settings are chosen harms a guard "
+            "task, or nothing did.",
+        )
+    best = max(tried, key=lambda trial: (trial.confirmed or trial.delta).value)
     change = best.confirmed or best.delta
     if asked and change.value > 0 and change.p_value < settings.alpha:
         return Verdict(

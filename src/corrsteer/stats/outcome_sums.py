@@ -5,7 +5,7 @@ Changes when a direction needs more of the samples than their means.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from corrsteer.errors import ArtifactError, InsufficientDataError, NonFiniteError
+from corrsteer.stats.kept_rows import KeptRows
 
 
 class OutcomeSums:
@@ -124,26 +125,33 @@ class MeanPooled:
     Attributes:
         residual: the residual stream there, width d_model.
         latents: activations of the SAE there, width d_sae.
+        kept: residuals of some samples, where they are to be kept.
     """
 
     residual: OutcomeSums
     latents: OutcomeSums
+    kept: KeptRows | None = None
 
     @classmethod
-    def empty(cls, d_model: int, d_sae: int, device: torch.device | str = "cpu") -> MeanPooled:
+    def empty(
+        cls, d_model: int, d_sae: int, device: torch.device | str = "cpu", keeps: bool = False
+    ) -> MeanPooled:
         """Of no sample."""
-        return cls(OutcomeSums(d_model, device), OutcomeSums(d_sae, device))
+        kept = KeptRows(d_model) if keeps else None
+        return cls(OutcomeSums(d_model, device), OutcomeSums(d_sae, device), kept)
 
     def like(self) -> MeanPooled:
         """Of no sample, of the same widths and on the same device."""
         device = self.residual.positive.device
-        return self.empty(self.residual.width, self.latents.width, device)
+        keeps = self.kept is not None
+        return self.empty(self.residual.width, self.latents.width, device, keeps)
 
     def update(
         self,
         residual: Float[Tensor, "batch d_model"],
         latents: Float[Tensor, "batch d_sae"],
         y: Float[Tensor, " batch"],
+        ids: Sequence[str],
     ) -> MeanPooled:
         """Add a batch of samples.
 
@@ -152,6 +160,8 @@ class MeanPooled:
         """
         self.residual.update(residual, y)
         self.latents.update(latents, y)
+        if self.kept is not None:
+            self.kept.update(ids, residual, y)
         return self
 
     def merge(self, other: MeanPooled) -> MeanPooled:
@@ -162,4 +172,6 @@ class MeanPooled:
         """
         self.residual.merge(other.residual)
         self.latents.merge(other.latents)
+        if self.kept is not None and other.kept is not None:
+            self.kept.merge(other.kept)
         return self

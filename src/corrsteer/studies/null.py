@@ -26,9 +26,9 @@ from corrsteer.method.arms import ArmRunner, limited
 from corrsteer.method.candidates import Grids
 from corrsteer.method.collect import collect
 from corrsteer.method.evidence import family_wise
-from corrsteer.method.fit import check_coefficient, decoder_rows, grids_of
+from corrsteer.method.fit import check_coefficient, contrasts_asked, decoder_rows, grids_of
 from corrsteer.method.provenance import provenance_of
-from corrsteer.method.ranking import Ranking, SAEPlace, rank
+from corrsteer.method.ranking import Ranking, SAEPlace, rank, with_contrasts
 from corrsteer.method.splitting import Proving, SelectSplit, topped_up
 from corrsteer.method.strategies import Searcher
 from corrsteer.progress import SILENT, Progress
@@ -205,6 +205,11 @@ def _collected(lm: LanguageModel, task: Task, settings: FitSettings, execution: 
         settings.method,
         settings.sign,
     )
+    contrasted = contrasts_asked(collection, settings)
+    ranking = with_contrasts(
+        ranking, collection.statistics, contrasted, places, settings.min_frequency
+    )
+    rows = decoder_rows(ranking, handles, settings)
     return _Runs(
         settings,
         log,
@@ -212,8 +217,8 @@ def _collected(lm: LanguageModel, task: Task, settings: FitSettings, execution: 
         Exchanged(select.runner),
         select,
         ranking,
-        decoder_rows(ranking, handles, settings.near_ties),
-        grids_of(collection, settings),
+        rows,
+        grids_of(collection, ranking, rows, settings),
     )
 
 

@@ -36,6 +36,8 @@ LOOKS: Mapping[str, tuple[str, str, bool]] = {
     "A": ("s", "A", True),
     "P": ("^", "P", True),
     "G": ("D", "G", True),
+    "dense": ("v", "dense", True),
+    "denoised": ("p", "denoised", True),
     "recommended": ("o", "ink", False),
     "fine-tuning": ("X", "worse", True),
     "A" + PAPER: ("s", "A", False),

@@ -24,7 +24,9 @@ Value = str | float | int | None
 Row = tuple[Value, ...]
 Result = Mapping[str, Any]
 
-ARMS = ("S", "A", "P", "G", "recommended", "fine-tuning")
+ARMS = ("S", "A", "P", "G", "dense", "denoised", "recommended", "fine-tuning")
+BY_FEATURES = ("S", "A", "P", "G")
+"""Arms by features that are looked at one by one."""
 PAPER = ", paper"
 """Behind the name of a column of what the paper published."""
 
@@ -114,8 +116,8 @@ def accuracy(study: Study) -> Table:
     return _by_task(
         "accuracy",
         "Accuracy by method and task",
-        "On the test split, all methods on the same samples. S, A and P are at strength 1, G and "
-        "what is recommended at the strength that the select split chose.",
+        "On the test split, all methods on the same samples. S, A and P are at strength 1, the "
+        "others at the strength that the select split chose.",
         "percent",
         found,
         {task: {name: each / 100 for name, each in of.items()} for task, of in theirs.items()},
@@ -206,6 +208,8 @@ def features(study: Study) -> Table:
         used: dict[tuple[int, int], list[str]] = {}
         known: dict[tuple[int, int], Mapping[str, Any]] = {}
         for strategy, arm in main["strategies"].items():
+            if strategy not in BY_FEATURES:  # denoised directions are of hundreds
+                continue
             for each in arm["features"]:
                 key = each["layer"], each["latent"]
                 used.setdefault(key, []).append(strategy)
