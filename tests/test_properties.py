@@ -103,8 +103,8 @@ def test_pooling_is_that_of_all_positions_at_once(z, there, kind):
         pool.update(torch.from_numpy(rows), torch.from_numpy(step[rows])[None])
     for sample, found in enumerate(pool.result().numpy()):
         seen = z[there[:, sample], sample]
-        pooled = {"max": np.max, "mean": np.mean, "first": lambda values, _: values[0]}[kind]
-        expected = pooled(seen.astype(np.float64), 0) if len(seen) else np.zeros(4)
+        seen = seen.astype(np.float64) if len(seen) else np.zeros((1, 4))
+        expected = seen[0] if kind == "first" else getattr(seen, kind)(0)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +20,11 @@ from typing import Any, TypeVar
 from corrsteer.cli.declare import flat
 from corrsteer.cli.options import BASELINE, LOCAL, NO_GUARDS, EngineOptions, ModelOptions, TaskSetup
 from corrsteer.cli.output import OneLine, print_json
-from corrsteer.errors import ArtifactError, SettingsError
+from corrsteer.errors import ArtifactError, DataError, SettingsError
 from corrsteer.execution.checkpoint import Checkpoint, unfinished
 from corrsteer.execution.ray_workers import ClusterSettings, workers_of
 from corrsteer.execution.units import Execution, fingerprint
-from corrsteer.files import check_place, expanded, place_of, unfinished_place
+from corrsteer.files import check_place, expanded, place_of, regular, unfinished_place
 from corrsteer.lm.known_models import RAW
 from corrsteer.lm.models import LanguageModel, ModelFacts, facts_of, load_model
 from corrsteer.method.provenance import (
@@ -271,6 +272,23 @@ def execution_by(
     settings = ClusterSettings(engine.workers, engine.ray_address, engine.gpus_per_worker)
     with workers_of(settings, progress) as workers:
         yield dataclasses.replace(own, executor=workers)
+
+
+def neutral_text(file: Path) -> tuple[str, ...]:
+    """The paragraphs of a text file.
+
+    Raises:
+        DataError: it cannot be read, or has none.
+    """
+    try:
+        text = regular(expanded(file)).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise DataError(f"cannot read {file}: {reason}; give a text file for --neutral") from error
+    paragraphs = tuple(part.strip() for part in re.split(r"\n\s*\n", text) if part.strip())
+    if not paragraphs:
+        raise DataError(f"{file} has no text; give some paragraphs for --neutral")
+    return paragraphs
 
 
 def new_folder(task: Task) -> Path:

@@ -6,12 +6,14 @@ Changes when an option of it means something else.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from corrsteer.cli.common import (
     emit,
     execution_by,
     model_asked,
     model_of,
+    neutral_text,
     quietly,
     task_again,
     unfinished_reading,
@@ -23,6 +25,7 @@ from corrsteer.lm.models import LanguageModel
 from corrsteer.method.arms import ArmRunner
 from corrsteer.method.evaluation import evaluate_on
 from corrsteer.method.provenance import check_own_model, reading_header
+from corrsteer.method.receipts import receipts_of
 from corrsteer.runs.document import evaluation_document
 from corrsteer.runs.folder import load_run
 from corrsteer.runs.run import Run
@@ -34,6 +37,7 @@ from corrsteer.timing import Stopwatch
 def run_eval(options: EvalOptions) -> None:
     """`corrsteer eval`."""
     run = None if options.run == BASELINE else load_run(options.run)
+    neutral = () if options.neutral is None else neutral_text(options.neutral)
     name = options.task or (run.provenance.task if run else None)
     if not name:
         raise SettingsError("which task? give --task NAME; see `corrsteer tasks`")
@@ -69,9 +73,14 @@ def run_eval(options: EvalOptions) -> None:
             force=options.force,
         )
         with watch.timing("evaluate"):
+            steerings = _steerings(run, options.strength, lm)
+            found = [evaluate_on(runner, steering) for steering in steerings]
+        with watch.timing("receipts"):
+            texts = ([each.steered_text for each in one.predictions] for one in found)
+            receipts = receipts_of(runner, list(zip(steerings, texts, strict=True)), neutral)
             arms = [
-                (steering, evaluate_on(runner, steering))
-                for steering in _steerings(run, options.strength, lm)
+                (steering, replace(evaluation, receipts=each))
+                for steering, evaluation, each in zip(steerings, found, receipts, strict=True)
             ]
     path = None if run is None else options.run
     document = evaluation_document(run, path, lm, task, arms, watch)

@@ -48,6 +48,10 @@ TestLimitEach = Annotated[int | None, Option("At most this many test samples of 
 Samples = Annotated[int, Option(names=("--samples", "--num-samples"))]
 Permutations = Annotated[int, Option("For p-values.")]
 Controls = Annotated[int, Option("Random controls.")]
+Neutral = Annotated[
+    Path | None,
+    Option("Text that steering should not change, in paragraphs. [default: own]", metavar="FILE"),
+]
 OwnStrength = Annotated[float | None, Option("[default: the run's own]")]
 Resume = Annotated[bool, Option("Go on where a run that was killed or stopped has left off.")]
 Json = Annotated[bool, Option("Print one JSON object.", ("--json",))]
@@ -266,6 +270,7 @@ class TrainOptions:
         Option("A run for each of these seeds, and what they say together.", metavar="a,b,c"),
     ] = None
     val_limit: Annotated[int | None, Option("At most this many select samples.")] = None
+    neutral: Neutral = None
     describe: Annotated[bool, Option("Look the features up on Neuronpedia.")] = False
     evaluated: Annotated[bool, Option("Run the test split too.", ("--eval/--no-eval",))] = True
     out: Annotated[Path | None, Option("Run folder; runs/TIME-TASK by default.")] = None
@@ -361,6 +366,7 @@ class EvalOptions:
     strength: Annotated[
         tuple[float, ...] | None, Option("[default: the run's own]", metavar="a,b,c")
     ] = None
+    neutral: Neutral = None
     force: Annotated[bool, Option("Steer a model that the run was not made on.")] = False
     engine: EngineOptions
     resume: Resume = False

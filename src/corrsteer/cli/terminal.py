@@ -113,6 +113,7 @@ def print_run(document: RunDocument) -> None:
         print_arms(console, _arms(document, document.outcome))
         _print_controls(console, document.outcome)
         _print_guards(console, document.outcome.guards)
+        _print_receipts(console, document.outcome)
     if document.features:
         print_table(console, _features(document.features))
         if (more := len(document.features) - MOST_FEATURES) > 0:
@@ -164,6 +165,7 @@ def print_evaluation(document: EvaluationDocument) -> None:
     print_arms(console, table)
     if task.scorer == RATED.name:
         console.print(Text(f"{NOT_SHOWN[0].upper()}{NOT_SHOWN[1:]}."))
+    _print_receipts(console, document.outcome)
     if document.forced:
         console.print(Text(f"Forced: {document.forced}."))
 
@@ -318,6 +320,11 @@ def _print_guards(console: Console, guards: Mapping[str, GuardChange]) -> None:
             f"({100 * guard.delta.value:+.1f} [{low:+.1f}, {high:+.1f}])",
             highlight=False,
         )
+
+
+def _print_receipts(console: Console, outcome: Outcome | None) -> None:
+    if outcome is not None and outcome.receipts is not None:
+        console.print(Text(f"costs: {outcome.receipts}"))
 
 
 def print_inference(console: Console, found: Evidence | None) -> None:

@@ -15,6 +15,7 @@ from corrsteer.cli.common import (
     facts_asked,
     guards_of,
     model_asked,
+    neutral_text,
     new_folder,
     quietly,
     task_of,
@@ -99,14 +100,26 @@ def _identity(
     """
     facts = facts_asked(options.model, options.task, options.engine.engine)
     handles = choose_handles(facts, settings.layers)
+    steps = _steps(options)
     extent = Extent(
         options.engine.unit_samples,
         collected_digest(options.collected),
         evaluated=options.evaluated and shard is None,
         explained=options.describe and shard is None,
+        neutral=steps.neutral_digest,
     )
     made = provenance_of(facts, task, () if shard else guards, handles)
     return Identity(made, settings, extent, str(shard) if shard else None)
+
+
+def _steps(options: TrainOptions) -> Steps:
+    """The steps that are asked for.
+
+    Raises:
+        DataError: the neutral text cannot be read.
+    """
+    neutral = () if options.neutral is None else neutral_text(options.neutral)
+    return Steps(options.evaluated, options.describe, options.collected, neutral)
 
 
 def _train(
@@ -137,7 +150,7 @@ def _train(
                 guards,
                 asked.settings,
                 out,
-                steps=Steps(options.evaluated, options.describe, options.collected),
+                steps=_steps(options),
                 execution=execution,
                 watch=watch,
             )

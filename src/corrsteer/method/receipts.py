@@ -14,6 +14,8 @@ from corrsteer.lm.given_replies import replies_of
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.teacher_forcing import log_probabilities
 from corrsteer.lm.texts import Documents, divergences
+from corrsteer.method.arms import ArmRunner
+from corrsteer.method.neutral import neutral_texts
 from corrsteer.runs.receipts import Receipts
 from corrsteer.runs.steering import Steering
 from corrsteer.samples import RatedReply, Sample
@@ -31,33 +33,40 @@ Ids = Sequence[int]
 
 
 def receipts_of(
-    lm: LanguageModel,
-    samples: Sequence[Sample],
+    runner: ArmRunner,
     arms: Sequence[tuple[Steering, Sequence[str]]],
-    plain: Sequence[str],
-    neutral: Sequence[str],
-    max_new_tokens: int,
-) -> list[Receipts]:
-    """The receipts of each arm.
+    neutral: Sequence[str] = (),
+) -> list[Receipts | None]:
+    """The receipts of each arm; None for one that adds nothing, and where no reply was generated.
 
     Args:
-        lm: the model.
-        samples: that were replied to.
+        runner: of the split that was replied to.
         arms: a steering, with its reply to each sample.
-        plain: the unsteered replies.
-        neutral: texts that steering should leave as they are.
-        max_new_tokens: the longest reply.
+        neutral: texts that steering should leave as they are; ours if there are none.
 
     Raises:
         ModelError: the neutral text cannot be read by this model.
         NonFiniteError: the model's logits hold NaN.
     """
-    pieces = [ids for text in neutral for ids in lm.pieces_of(text, PIECE)]
-    found = divergences(lm, Documents(pieces, skip=1), [arm.scaled() for arm, _ in arms])
-    replies = _Replies(lm, samples, max_new_tokens)
+    steering = [index for index, (arm, _) in enumerate(arms) if arm.scaled()]
+    found: list[Receipts | None] = [None] * len(arms)
+    if steering and runner.task.generates:
+        measured = _measured(runner, [arms[index] for index in steering], neutral)
+        for index, receipts in zip(steering, measured, strict=True):
+            found[index] = receipts
+    return found
+
+
+def _measured(
+    runner: ArmRunner, arms: Sequence[tuple[Steering, Sequence[str]]], neutral: Sequence[str]
+) -> list[Receipts]:
+    lm, plain = runner.lm, runner.baseline.texts
+    pieces = [ids for text in neutral_texts(lm, neutral) for ids in lm.pieces_of(text, PIECE)]
+    moved = divergences(lm, Documents(pieces, skip=1), [arm.scaled() for arm, _ in arms])
+    replies = _Replies(lm, runner.samples, runner.task.max_new_tokens)
     before = replies.measured(plain)
     receipts = []
-    for (_, texts), divergence in zip(arms, found, strict=True):
+    for (_, texts), divergence in zip(arms, moved, strict=True):
         after = replies.measured(texts)
         changed = sum(one != other for one, other in zip(plain, texts, strict=True))
         receipts.append(

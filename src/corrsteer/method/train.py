@@ -17,9 +17,12 @@ from corrsteer.method.arms import ArmRunner, runners_of
 from corrsteer.method.controls import random_controls, random_directions, searched
 from corrsteer.method.evaluation import evaluate_on
 from corrsteer.method.fit import fit_with, spent
+from corrsteer.method.receipts import receipts_of
 from corrsteer.method.splitting import SelectSplit
 from corrsteer.progress import Progress
+from corrsteer.runs.comparison import Comparison, Responses, compare
 from corrsteer.runs.content import Extent
+from corrsteer.runs.digests import digest_of
 from corrsteer.runs.document import run_document
 from corrsteer.runs.evaluation import Evaluation
 from corrsteer.runs.explanations import explain, with_explanations
@@ -28,7 +31,7 @@ from corrsteer.runs.records import RunDocument
 from corrsteer.runs.run import Run
 from corrsteer.runs.statistics_file import STATISTICS_FILE
 from corrsteer.runs.steering import Steering
-from corrsteer.settings import FitSettings
+from corrsteer.settings import FitSettings, Strategy
 from corrsteer.stats.correlation import StreamingCorrelation
 from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch
@@ -42,11 +45,18 @@ class Steps:
         evaluated: whether the test split is run.
         explained: whether it is looked up what the chosen features are said to stand for.
         collected: folder of a run whose statistics are taken in place of collecting.
+        neutral: texts that steering should leave as they are; ours if there are none.
     """
 
     evaluated: bool = True
     explained: bool = False
     collected: Path | None = None
+    neutral: tuple[str, ...] = ()
+
+    @property
+    def neutral_digest(self) -> str:
+        """What tells a user's neutral texts from others; "" for ours."""
+        return digest_of("\0".join(self.neutral).encode()) if self.neutral else ""
 
 
 def train(
@@ -90,8 +100,13 @@ def train(
         execution=execution,
         watch=watch,
     )
-    digest = collected_digest(steps.collected)
-    run.extent = Extent(execution.unit_samples, digest, steps.evaluated, steps.explained)
+    run.extent = Extent(
+        execution.unit_samples,
+        collected_digest(steps.collected),
+        steps.evaluated,
+        steps.explained,
+        steps.neutral_digest,
+    )
     if steps.collected:
         run.counts = dataclasses.replace(run.counts, collected=str(steps.collected))
     if steps.explained:
@@ -101,8 +116,9 @@ def train(
             own = spent(task, settings, collected)
             select = SelectSplit.of(lm, own, settings, execution)
             evaluation = _evaluate(run, lm, runners, select)
-            comparisons = runners[0].compare(list(run.candidates.values()), "strategies")
-            strategies = dict(zip(run.candidates, comparisons, strict=True))
+            replies = runners[0].steered(list(run.candidates.values()), "strategies")
+        with watch.timing("receipts"):
+            evaluation, strategies = _with_receipts(run, runners[0], evaluation, replies, steps)
         run.predictions = evaluation.predictions
         run.evaluation = document = run_document(run, str(out), evaluation, strategies)
     else:
@@ -138,6 +154,26 @@ def _evaluate(
     controls = draw_controls(run.steering, run.statistics, lm, run.settings)
     controls = searched(controls, select, run.settings)
     return evaluate_on(runners[0], run.steering, controls, runners[1:])
+
+
+def _with_receipts(
+    run: Run,
+    runner: ArmRunner,
+    evaluation: Evaluation,
+    replies: Sequence[Responses],
+    steps: Steps,
+) -> tuple[Evaluation, dict[Strategy, Comparison]]:
+    """The evaluation, and every strategy beside the baseline, with what each costs."""
+    own = [prediction.steered_text for prediction in evaluation.predictions]
+    texts = (each.texts for each in replies)
+    arms = [(run.steering, own), *zip(run.candidates.values(), texts, strict=True)]
+    first, *others = receipts_of(runner, arms, steps.neutral)
+    comparisons = (compare(runner.baseline, each, runner.groups) for each in replies)
+    strategies = {
+        name: dataclasses.replace(comparison, receipts=receipts)
+        for name, comparison, receipts in zip(run.candidates, comparisons, others, strict=True)
+    }
+    return dataclasses.replace(evaluation, receipts=first), strategies
 
 
 def draw_controls(

@@ -16,6 +16,7 @@ from corrsteer.features import Feature
 from corrsteer.hook_points import HookPoint, Site
 from corrsteer.runs.evaluation import Prediction
 from corrsteer.runs.location import RUN_FILE
+from corrsteer.runs.receipts import Receipts
 from corrsteer.runs.records import (
     RandomControls,
     Recommendation,
@@ -115,6 +116,21 @@ class Findings:
             return ""
         some = " and ".join(counts)
         return f"Nothing could be read out of some replies, {some}; they count as wrong."
+
+    @property
+    def receipts(self) -> dict[str, Receipts]:
+        """What each arm that steers costs, as far as it was measured."""
+        if self.told is None:
+            return {}
+        found = {
+            f"{name} × {arm.strength:g}": arm.receipts  # noqa: RUF001
+            for name, arm in self.told.strategies.items()
+        }
+        chosen = self.told.recommended
+        if chosen is not None and self.told.outcome is not None:
+            label = f"recommended: {chosen.strategy} × {chosen.strength:g}"  # noqa: RUF001
+            found[label] = self.told.outcome.receipts
+        return {name: each for name, each in found.items() if each is not None}
 
     @property
     def measured(self) -> str:

@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from corrsteer.runs.receipts import Receipts
 from corrsteer.scoring.base import Score
 from corrsteer.stats import metrics
 from corrsteer.stats.metrics import Accuracy, Delta, Labels, Outcomes, SideEffects
@@ -56,6 +57,7 @@ class Comparison:
         unscored: samples left out because a reply could not be judged.
         unread: replies of the baseline, and of the steered arm, that nothing could be read out of,
             so that they count as wrong; None where it is not known.
+        receipts: what the steering costs; None where it was not measured.
     """
 
     baseline: Accuracy
@@ -64,6 +66,7 @@ class Comparison:
     side_effects: SideEffects
     unscored: int
     unread: tuple[int, int] | None = None
+    receipts: Receipts | None = None
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,11 @@ class Extent:
         collected: digest of the statistics that were taken in place of collecting; "" for none.
         evaluated: whether the test split was to be run.
         explained: whether features were to be looked up.
+        neutral: digest of the neutral text that a user gave; "" for ours.
     """
 
     unit_samples: int | None = None
     collected: str | None = None
     evaluated: bool | None = None
     explained: bool | None = None
+    neutral: str | None = None

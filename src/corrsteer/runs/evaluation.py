@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from corrsteer.notebook import accuracy, overview
 from corrsteer.runs.comparison import Comparison
+from corrsteer.runs.receipts import Receipts
 from corrsteer.stats.metrics import Accuracy, Delta, SideEffects
 
 
@@ -78,6 +79,7 @@ class Evaluation:
         forced: why the steering is not for this model, where it was forced on it; else None.
         unread: see `Comparison`.
         likelihoods: of the replies that were rated, where these alone judge; else None.
+        receipts: what the steering costs; None without one, and where no reply was generated.
     """
 
     baseline: Accuracy
@@ -91,6 +93,7 @@ class Evaluation:
     forced: str | None = None
     unread: tuple[int, int] | None = None
     likelihoods: RatedLikelihoods | None = None
+    receipts: Receipts | None = None
 
     def _repr_html_(self) -> str:
         effects = self.side_effects

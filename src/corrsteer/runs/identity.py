@@ -28,12 +28,13 @@ LABELS = {
     "rows": "the {} samples",
     "scorer_sources": "the source of the scorer of {}",
     "collected": "what was collected",
+    "neutral": "the neutral text",
     "template_options": "the chat template's option {}",
 }
 """What is called otherwise than by its own name."""
 
 DIGESTS = (
-    *("files", "saes", "scorer_source", "rows", "collected"),
+    *("files", "saes", "scorer_source", "rows", "collected", "neutral"),
     *("data_files", "scorer_sources"),  # of studies
 )
 """What is compared by digests, which say nothing to people."""

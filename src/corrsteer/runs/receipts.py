@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from corrsteer.hook_points import in_words
+
 
 @dataclass(frozen=True)
 class Receipts:
@@ -33,3 +35,20 @@ class Receipts:
     repetition: tuple[float, float]
     length: tuple[float, float]
     changed: float
+
+    @property
+    def dose_in_words(self) -> str:
+        """The largest dose, and where it is given."""
+        hook = max(self.dose, key=lambda name: self.dose[name])
+        return f"{self.dose[hook]:.2f} at {in_words([hook])}"
+
+    def __str__(self) -> str:
+        """All of it, in one line."""
+        before, after = self.perplexity
+        short, long = self.length
+        return (
+            f"{self.changed:.0%} of replies changed; {self.kl:.2g} nats from the unsteered model "
+            f"on neutral text, largest dose {self.dose_in_words}; replies: perplexity {before:.3g} "
+            f"-> {after:.3g}, repetition {self.repetition[0]:.0%} -> {self.repetition[1]:.0%}, "
+            f"{short:.1f} -> {long:.1f} tokens"
+        )

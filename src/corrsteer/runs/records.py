@@ -18,6 +18,7 @@ from corrsteer.hook_points import parts_in_words
 from corrsteer.runs.comparison import Comparison
 from corrsteer.runs.evaluation import Evaluation
 from corrsteer.runs.evidence import Evidence
+from corrsteer.runs.receipts import Receipts
 from corrsteer.runs.search import GuardAccuracy, SearchRecord
 from corrsteer.runs.steering import Steering, direction_in_words
 from corrsteer.runs.verdict import Verdict
@@ -111,6 +112,8 @@ class Outcome:
         delta: steered minus baseline; `side_effects`: what became of each sample.
         unread: steered replies that nothing could be read out of and that count as wrong; None in
             runs from before they were counted.
+        receipts: what the steering costs; None where nothing is steered or generated, and in runs
+            from before there were receipts.
     """
 
     baseline: Accuracy
@@ -118,6 +121,7 @@ class Outcome:
     delta: Delta
     side_effects: SideEffects
     unread: int | None = field(default=None, kw_only=True)
+    receipts: Receipts | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, comparison: Comparison | Evaluation) -> Outcome:
@@ -128,6 +132,7 @@ class Outcome:
             comparison.delta,
             comparison.side_effects,
             unread=comparison.unread and comparison.unread[1],
+            receipts=comparison.receipts,
         )
 
 
@@ -335,7 +340,10 @@ class TuningDocument:
 
 Document = RunDocument | EvaluationDocument | TuningDocument
 
-_OUTCOME_KEYS = ("baseline", "steered", "delta", "side_effects", "unread", "controls")
+_OUTCOME_KEYS = (
+    *("baseline", "steered", "delta", "side_effects", "unread", "receipts"),
+    "controls",
+)
 
 
 def as_json(document: Document) -> dict[str, Any]:
