@@ -17,18 +17,20 @@ from corrsteer.method.arms import ArmRunner, runners_of
 from corrsteer.method.controls import random_controls, random_directions, searched
 from corrsteer.method.evaluation import evaluate_on
 from corrsteer.method.fit import fit_with, spent
+from corrsteer.method.prompting import posed
 from corrsteer.method.splitting import SelectSplit
 from corrsteer.progress import Progress
+from corrsteer.runs.comparison import Comparison, compare
 from corrsteer.runs.content import Extent
-from corrsteer.runs.document import run_document
+from corrsteer.runs.document import prompted_record, run_document
 from corrsteer.runs.evaluation import Evaluation
 from corrsteer.runs.explanations import explain, with_explanations
 from corrsteer.runs.folder import claim_folder, load_run
-from corrsteer.runs.records import RunDocument
+from corrsteer.runs.records import RunDocument, StrategyRecord
 from corrsteer.runs.run import Run
 from corrsteer.runs.statistics_file import STATISTICS_FILE
 from corrsteer.runs.steering import Steering
-from corrsteer.settings import FitSettings
+from corrsteer.settings import ArmName, FitSettings
 from corrsteer.stats.correlation import StreamingCorrelation
 from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch
@@ -77,8 +79,10 @@ def train(
     """
     steps = steps or Steps()
     claim_folder(out)
+    unsteered = posed(task, settings) if steps.evaluated else {}
     tasks = (task, *guards) if steps.evaluated else ()
     runners = runners_of(lm, tasks, "test", settings.test_limit, settings, execution)
+    asked = {arm: runners[0].posed(each.samples, arm) for arm, each in unsteered.items()}
     collected = load_run(steps.collected) if steps.collected else None
     watch = watch or Stopwatch()
     run = fit_with(
@@ -103,8 +107,12 @@ def train(
             evaluation = _evaluate(run, lm, runners, select)
             comparisons = runners[0].compare(list(run.candidates.values()), "strategies")
             strategies = dict(zip(run.candidates, comparisons, strict=True))
+            prompted: dict[ArmName, StrategyRecord] = {
+                arm: prompted_record(unsteered[arm].how, _beside(runners[0], each))
+                for arm, each in asked.items()
+            }
         run.predictions = evaluation.predictions
-        run.evaluation = document = run_document(run, str(out), evaluation, strategies)
+        run.evaluation = document = run_document(run, str(out), evaluation, strategies, prompted)
     else:
         document = run_document(run, str(out), None)
     run.save(out)
@@ -138,6 +146,11 @@ def _evaluate(
     controls = draw_controls(run.steering, run.statistics, lm, run.settings)
     controls = searched(controls, select, run.settings)
     return evaluate_on(runners[0], run.steering, controls, runners[1:])
+
+
+def _beside(runner: ArmRunner, other: ArmRunner) -> Comparison:
+    """The same samples posed in another way, beside the baseline."""
+    return compare(runner.baseline, other.baseline, runner.groups)
 
 
 def draw_controls(
