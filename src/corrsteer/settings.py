@@ -15,6 +15,9 @@ from corrsteer.errors import SettingsError
 
 Strategy = Literal["S", "A", "P", "G", "dense", "denoised", "probe", "topk"]
 """An arm that steers."""
+Unsteered = Literal["prompt", "few-shot"]
+"""An arm that asks in another way instead."""
+ArmName = Strategy | Unsteered
 DEFAULT_ARMS: tuple[Strategy, ...] = ("S", "A", "P", "G", "dense", "denoised")
 Pool = Literal["max", "mean", "first"]
 Positions = Literal["generated", "all"]
@@ -40,6 +43,7 @@ class FitSettings:
         arms: those that `auto` tries: S, A, P and G by features; `dense` by the difference of means
             of the residual; `denoised` by that difference rebuilt from the latents of largest
             contrast; `probe` by a logistic direction; `topk` by several features of every layer.
+            Beside them, and never recommended, `prompt` and `few-shot` ask in another way.
         layers: SAE layers to use; None for all.
         samples: the most fit samples to use.
         pool: how activations are pooled over positions for the correlation: their largest, their
@@ -53,6 +57,8 @@ class FitSettings:
         method: what features are ranked by: `corr` is Pearson's r, `mi` mutual information,
             `fisher` the Fisher ratio, `contrast` the contrastive difference.
         sign: whether features may go with success, with failure, or with either.
+        instruction: what the arm `prompt` puts before each prompt.
+        shots: solved fit samples that the arm `few-shot` puts before each prompt.
         strength: multiplies the coefficients where no strength is searched for.
         strengths: the strengths that `auto` and G choose from.
         near_ties: how many features a layer, the best one included, G may choose from: those
@@ -77,7 +83,9 @@ class FitSettings:
     """
 
     strategy: Strategy | Literal["auto"] = "auto"
-    arms: tuple[Strategy, ...] = DEFAULT_ARMS
+    arms: tuple[ArmName, ...] = DEFAULT_ARMS
+    instruction: str = ""
+    shots: int = 4
     layers: tuple[int, ...] | None = None
     samples: int = 4000
     pool: Pool = "max"
@@ -110,8 +118,16 @@ class FitSettings:
 
     @property
     def tried_arms(self) -> tuple[Strategy, ...]:
-        """The arms that are tried: those of `auto`, or the one asked for."""
-        return self.arms if self.strategy == "auto" else (self.strategy,)
+        """The arms that are tried: those of `auto` that steer, or the one asked for."""
+        if self.strategy != "auto":
+            return (self.strategy,)
+        return tuple(arm for arm in self.arms if arm != "prompt" and arm != "few-shot")
+
+    @property
+    def unsteered_arms(self) -> tuple[Unsteered, ...]:
+        """The arms of `auto` that ask in another way instead of steering."""
+        arms = self.arms if self.strategy == "auto" else ()
+        return tuple(arm for arm in arms if arm == "prompt" or arm == "few-shot")
 
     @property
     def searched_strengths(self) -> tuple[float, ...]:
@@ -147,6 +163,14 @@ class FitSettings:
             )
         if not self.arms or len({*self.arms}) < len(self.arms):
             raise SettingsError(f"arms is {self.arms}; name one or more, each once")
+        if not self.tried_arms:
+            raise SettingsError(f"arms is {self.arms}, none of which steers; name one that does")
+        if ("prompt" in self.arms) != bool(self.instruction.strip()):
+            raise SettingsError(
+                f"arms is {self.arms} and instruction is {self.instruction!r}; the arm prompt and "
+                "--instruction belong together"
+            )
+        _at_least("shots", self.shots, 1)
         if not self.strengths:
             raise SettingsError("strengths is empty; give at least one number")
         if not 0 < self.power < 1:
@@ -181,7 +205,9 @@ class FitKeywords(TypedDict, total=False):
     """The fields of `FitSettings` as keyword arguments; see there."""
 
     strategy: Strategy | Literal["auto"]
-    arms: tuple[Strategy, ...]
+    arms: tuple[ArmName, ...]
+    instruction: str
+    shots: int
     layers: tuple[int, ...] | None
     samples: int
     pool: Pool

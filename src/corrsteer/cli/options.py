@@ -19,7 +19,7 @@ from corrsteer.lm.known_models import KNOWN_MODELS, check_model_name
 from corrsteer.runs.location import check_folder
 from corrsteer.sae_training.settings import SAESettings
 from corrsteer.scoring.registry import check_scorer_name
-from corrsteer.settings import FitSettings
+from corrsteer.settings import DEFAULT_ARMS, FitSettings
 from corrsteer.tasks import check_task_name, known_tasks
 from corrsteer.tasks.chats import template_option
 from corrsteer.tasks.rated import ReplyFields
@@ -229,8 +229,16 @@ class TrainOptions:
     ] = None
     arms: Annotated[
         str | None,
-        Option("Arms that auto tries. [default: S,A,P,G,dense,denoised]", metavar="A,B"),
+        Option(
+            "Arms that auto tries, also probe, topk, few-shot. [default: S,A,P,G,dense,denoised]",
+            metavar="A,B",
+        ),
     ] = None
+    instruction: Annotated[
+        str,
+        Option("To put before each prompt: the arm prompt.", metavar="TEXT", show_default=False),
+    ] = ""
+    shots: Annotated[int, Option("Solved examples of the arm few-shot.")] = 4
     layer: Annotated[
         str | None, Option("global for S, foreach for A, or the number of one layer.")
     ] = None
@@ -309,6 +317,8 @@ class TrainOptions:
             if strategy != "auto":
                 raise SettingsError("--arms is what auto tries; leave it out for a single strategy")
             given["arms"] = names_in(self.arms)
+        if self.instruction and "prompt" not in given.get("arms", ()):
+            given["arms"] = (*given.get("arms", DEFAULT_ARMS), "prompt")
         return FitSettings.of(**{**given, "strategy": strategy, "layers": layers})
 
     def _check_seeds(self) -> None:

@@ -114,6 +114,9 @@ def print_run(document: RunDocument) -> None:
         _print_controls(console, document.outcome)
         _print_guards(console, document.outcome.guards)
         _print_receipts(console, document.outcome)
+    for name, arm in document.strategies.items():
+        if arm.prompting:
+            console.print(Text(f"{name} (no steering): {arm.prompting}"))
     if document.features:
         print_table(console, _features(document.features))
         if (more := len(document.features) - MOST_FEATURES) > 0:
@@ -248,7 +251,7 @@ def _arms(document: RunDocument, outcome: SteeredOutcome) -> Table:
     table = arm_table(outcome.baseline, document.task.unread_test, document.task.scorer)
     for name, arm in document.strategies.items():
         where = f" ({arm.where})" if arm.where else ""
-        add_arm(table, f"{name} x {arm.strength:g}{where}", arm if arm.steers else None)
+        add_arm(table, arm.named(name) + where, arm if arm.acts else None)
     chosen = document.recommended
     if chosen is None:
         table.add_row("recommended", "none")

@@ -121,7 +121,7 @@ class ArmRunner:
         self.groups = np.array(group_ids(self.samples), dtype=np.int64)
         self._execution = passes.get("execution", IN_PROCESS)
         self._batch_size = passes.get("batch_size", 32)
-        self._split = split
+        self._split, self._baseline_name = split, "baseline"
         self._force = passes.get("force", False)
         if not self.samples:
             raise DataError(
@@ -215,6 +215,19 @@ class ArmRunner:
         arms = self.steered(steerings, name)
         return [outcomes_of(self.baseline, arm, self.groups) for arm in arms]
 
+    def posed(self, samples: Sequence[Sample], name: str) -> ArmRunner:
+        """The same samples, as they are posed among those given, by their ids.
+
+        They are tokenized at once, so that what is too long is refused before anything is run.
+        """
+        other, by_id = copy(self), {sample.id: sample for sample in samples}
+        for kept in ("baseline", "_drafts", "_prompts", "_units"):
+            vars(other).pop(kept, None)
+        other.samples = tuple(by_id[sample.id] for sample in self.samples)
+        other._baseline_name = name
+        _ = other._prompts
+        return other
+
     def _part(self, rows: SampleRows) -> ArmRunner:
         """The same on some of the samples; the baseline is not run again."""
         kept = np.flatnonzero(rows).tolist()
@@ -251,7 +264,7 @@ class ArmRunner:
     @cached_property
     def _drafts(self) -> list[list[int]]:
         """The unsteered replies' token ids."""
-        return self._greedy("baseline")
+        return self._greedy(self._baseline_name)
 
     @cached_property
     def _units(self) -> list[list[Sequence[int]]]:

@@ -17,21 +17,22 @@ from corrsteer.method.arms import ArmRunner, runners_of
 from corrsteer.method.controls import random_controls, random_directions, searched
 from corrsteer.method.evaluation import evaluate_on
 from corrsteer.method.fit import fit_with, spent
+from corrsteer.method.prompting import posed
 from corrsteer.method.receipts import receipts_of
 from corrsteer.method.splitting import SelectSplit
 from corrsteer.progress import Progress
 from corrsteer.runs.comparison import Comparison, Responses, compare
 from corrsteer.runs.content import Extent
 from corrsteer.runs.digests import digest_of
-from corrsteer.runs.document import run_document
+from corrsteer.runs.document import prompted_record, run_document
 from corrsteer.runs.evaluation import Evaluation
 from corrsteer.runs.explanations import explain, with_explanations
 from corrsteer.runs.folder import claim_folder, load_run
-from corrsteer.runs.records import RunDocument
+from corrsteer.runs.records import RunDocument, StrategyRecord
 from corrsteer.runs.run import Run
 from corrsteer.runs.statistics_file import STATISTICS_FILE
 from corrsteer.runs.steering import Steering
-from corrsteer.settings import FitSettings, Strategy
+from corrsteer.settings import ArmName, FitSettings, Strategy
 from corrsteer.stats.correlation import StreamingCorrelation
 from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch
@@ -87,8 +88,10 @@ def train(
     """
     steps = steps or Steps()
     claim_folder(out)
+    unsteered = posed(task, settings) if steps.evaluated else {}
     tasks = (task, *guards) if steps.evaluated else ()
     runners = runners_of(lm, tasks, "test", settings.test_limit, settings, execution)
+    asked = {arm: runners[0].posed(each.samples, arm) for arm, each in unsteered.items()}
     collected = load_run(steps.collected) if steps.collected else None
     watch = watch or Stopwatch()
     run = fit_with(
@@ -117,10 +120,14 @@ def train(
             select = SelectSplit.of(lm, own, settings, execution)
             evaluation = _evaluate(run, lm, runners, select)
             replies = runners[0].steered(list(run.candidates.values()), "strategies")
+            prompted: dict[ArmName, StrategyRecord] = {
+                arm: prompted_record(unsteered[arm].how, _beside(runners[0], each))
+                for arm, each in asked.items()
+            }
         with watch.timing("receipts"):
             evaluation, strategies = _with_receipts(run, runners[0], evaluation, replies, steps)
         run.predictions = evaluation.predictions
-        run.evaluation = document = run_document(run, str(out), evaluation, strategies)
+        run.evaluation = document = run_document(run, str(out), evaluation, strategies, prompted)
     else:
         document = run_document(run, str(out), None)
     run.save(out)
@@ -174,6 +181,11 @@ def _with_receipts(
         for name, comparison, receipts in zip(run.candidates, comparisons, others, strict=True)
     }
     return dataclasses.replace(evaluation, receipts=first), strategies
+
+
+def _beside(runner: ArmRunner, other: ArmRunner) -> Comparison:
+    """The same samples posed in another way, beside the baseline."""
+    return compare(runner.baseline, other.baseline, runner.groups)
 
 
 def draw_controls(

@@ -17,7 +17,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from corrsteer.settings import Strategy
+from corrsteer.settings import ArmName
 
 LIGHT: Mapping[str, str] = {
     "ink": "#1c2530",
@@ -39,6 +39,8 @@ LIGHT: Mapping[str, str] = {
     "denoised": "#5f6b00",
     "probe": "#8a4b2a",
     "topk": "#0b6e8a",
+    "prompt": "#4a4f9c",
+    "few-shot": "#7a4a7d",
     "control": "#6b7786",
 }
 """Colour of each role. No two are equal, so that a colour in an SVG names its role."""
@@ -63,11 +65,13 @@ DARK: Mapping[str, str] = {
     "denoised": "#b9c552",
     "probe": "#dca07c",
     "topk": "#5fc4de",
+    "prompt": "#a3a8ee",
+    "few-shot": "#d3a0d6",
     "control": "#93a0ae",
 }
 """The same roles on a dark page."""
 
-_MARKERS: Mapping[Strategy, tuple[str, float]] = {
+_MARKERS: Mapping[ArmName, tuple[str, float]] = {
     "S": ("o", 1.0),
     "A": ("s", 1.0),
     "P": ("^", 1.3),
@@ -76,6 +80,8 @@ _MARKERS: Mapping[Strategy, tuple[str, float]] = {
     "denoised": ("p", 1.2),
     "probe": ("<", 1.2),
     "topk": ("h", 1.2),
+    "prompt": ("P", 1.1),
+    "few-shot": ("X", 1.1),
 }
 """Mark of each strategy, for those who do not tell it by its colour, and what makes them alike in
 size."""
@@ -167,7 +173,7 @@ def row_value(plot: Axes, row: int, text: str) -> None:
     )
 
 
-def mark(strategy: Strategy, size: float, filled: bool = True) -> dict[str, Any]:
+def mark(strategy: ArmName, size: float, filled: bool = True) -> dict[str, Any]:
     """How `Axes.plot` is to mark a point of a strategy."""
     marker, scale = _MARKERS[strategy]
     colour, paper = LIGHT[strategy], LIGHT["paper"]

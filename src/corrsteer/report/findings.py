@@ -28,7 +28,7 @@ from corrsteer.runs.run import Run
 from corrsteer.runs.search import Trial
 from corrsteer.runs.verdict import Verdict, judge
 from corrsteer.scoring.rated import NOT_SHOWN, measured
-from corrsteer.settings import Strategy
+from corrsteer.settings import ArmName
 from corrsteer.studies.sample_efficiency import Snapshot, sample_efficiency
 
 MOST_LOGGED = 1_000_000
@@ -95,8 +95,8 @@ class Findings:
         return self.run.evaluation.outcome if self.run.evaluation else None
 
     @property
-    def strategies(self) -> Mapping[Strategy, StrategyRecord]:
-        """Every strategy's steering on the test split."""
+    def strategies(self) -> Mapping[ArmName, StrategyRecord]:
+        """What every arm does on the test split."""
         return self.run.evaluation.strategies if self.run.evaluation else {}
 
     @property

@@ -31,7 +31,7 @@ from corrsteer.runs.run import Run
 from corrsteer.runs.search import SearchRecord, Trial
 from corrsteer.runs.steering import Steering
 from corrsteer.runs.verdict import judge, why
-from corrsteer.settings import FitSettings, Strategy
+from corrsteer.settings import ArmName, FitSettings, Strategy
 from corrsteer.tasks import Task
 from corrsteer.timing import Stopwatch, peak_memory_mb
 
@@ -41,6 +41,7 @@ def run_document(
     path: str | None,
     evaluation: Evaluation | None,
     strategies: Mapping[Strategy, Comparison] | None = None,
+    prompted: Mapping[ArmName, StrategyRecord] | None = None,
 ) -> RunDocument:
     """Everything the outside is told of a run.
 
@@ -49,6 +50,7 @@ def run_document(
         path: its folder, or None.
         evaluation: of its steering; None if the test split was not run.
         strategies: strategy -> its steering beside the baseline, for those of `run.candidates`.
+        prompted: arms that do not steer.
     """
     made, chosen = run.provenance, run.search.recommended if run.search else None
     return RunDocument(
@@ -81,10 +83,27 @@ def run_document(
         strategies={
             name: _strategy(name, run.candidates[name], comparison, run.search, run.settings)
             for name, comparison in (strategies or {}).items()
-        },
+        }
+        | dict(prompted or {}),
         select=run.search,
         seconds=dict(run.counts.seconds),
         peak_memory_mb=peak_memory_mb(),
+    )
+
+
+def prompted_record(how: str, comparison: Comparison) -> StrategyRecord:
+    """An arm that asks in another way, beside the baseline.
+
+    Args:
+        how: it asks, in words.
+        comparison: of the two.
+    """
+    return StrategyRecord(
+        **vars(Outcome.of(comparison)),
+        strength=None,
+        features=(),
+        prompting=how,
+        why="no steering, so that it is never recommended",
     )
 
 

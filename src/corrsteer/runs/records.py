@@ -22,7 +22,7 @@ from corrsteer.runs.receipts import Receipts
 from corrsteer.runs.search import GuardAccuracy, SearchRecord
 from corrsteer.runs.steering import Steering, direction_in_words
 from corrsteer.runs.verdict import Verdict
-from corrsteer.settings import FitSettings, Strategy
+from corrsteer.settings import ArmName, FitSettings, Strategy
 from corrsteer.stats.metrics import Accuracy, Delta, SideEffects
 
 RUN_SCHEMA = "corrsteer.run/1"
@@ -164,7 +164,8 @@ class StrategyRecord(Outcome):
     """A strategy's steering on the test split.
 
     Attributes:
-        strength: of the steering.
+        strength: of the steering; None of an arm that does not steer.
+        prompting: what an arm that does not steer asks instead, else "".
         features: it is made of; none of a dense direction.
         vectors: what it adds; the arm is the baseline's where there are none. Empty in runs from
             before they were recorded.
@@ -173,17 +174,22 @@ class StrategyRecord(Outcome):
         guards: guard task -> what was measured on its select split, if it was.
     """
 
-    strength: float
+    strength: float | None
     features: tuple[Feature, ...]
     vectors: tuple[VectorRecord, ...] = ()
     direction: str = ""
+    prompting: str = ""
     why: str | None = None
     guards: Mapping[str, GuardAccuracy] = field(default_factory=dict)
 
     @property
-    def steers(self) -> bool:
-        """Whether it adds anything."""
-        return bool(self.features or self.vectors)
+    def acts(self) -> bool:
+        """Whether it changes anything: by what it adds, or by how it asks."""
+        return bool(self.features or self.vectors or self.prompting)
+
+    def named(self, name: str, times: str = "x") -> str:
+        """The arm of that name with its strength, if it has one."""
+        return name if self.strength is None else f"{name} {times} {self.strength:g}"
 
     @property
     def where(self) -> str:
@@ -225,7 +231,7 @@ class RunDocument:
         outcome: its steering on the test split, or None; its fields are keys of the document.
         recommended: what the select split recommends, or None.
         verdict: what came of it.
-        strategies: strategy -> its steering on the test split.
+        strategies: arm -> what it does on the test split.
         select: what was tried on the select split, or None.
         seconds: stage -> seconds; `peak_memory_mb`: the most memory that the process held.
     """
@@ -245,7 +251,7 @@ class RunDocument:
     outcome: SteeredOutcome | None
     recommended: Recommendation | None
     verdict: Verdict
-    strategies: Mapping[Strategy, StrategyRecord]
+    strategies: Mapping[ArmName, StrategyRecord]
     select: SearchRecord | None
     seconds: Mapping[str, float]
     peak_memory_mb: float

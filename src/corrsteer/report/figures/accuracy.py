@@ -24,7 +24,7 @@ from corrsteer.report.drawing import (
 from corrsteer.report.findings import Findings
 from corrsteer.report.text import percent
 from corrsteer.runs.records import SteeredOutcome
-from corrsteer.settings import Strategy
+from corrsteer.settings import ArmName
 from corrsteer.stats.metrics import Accuracy
 
 
@@ -32,7 +32,7 @@ from corrsteer.stats.metrics import Accuracy
 class _Line:
     name: str
     accuracy: Accuracy
-    strategy: Strategy | None = None
+    strategy: ArmName | None = None
 
 
 def draw(findings: Findings, evaluated: SteeredOutcome, width: float) -> Figure:
@@ -65,9 +65,9 @@ def label(findings: Findings, evaluated: SteeredOutcome) -> str:
     """The figure in words."""
     parts = [f"baseline {percent(evaluated.baseline.accuracy)}"]
     parts += [
-        f"{name} at strength {arm.strength:g} {percent(arm.steered.accuracy)}"
+        f"{arm.named(name, 'at strength')} {percent(arm.steered.accuracy)}"
         for name, arm in findings.strategies.items()
-        if arm.steers
+        if arm.acts
     ]
     if findings.recommended is not None:
         parts.append(f"recommended {percent(evaluated.steered.accuracy)}")
@@ -80,8 +80,8 @@ def label(findings: Findings, evaluated: SteeredOutcome) -> str:
 def _lines(findings: Findings, evaluated: SteeredOutcome, narrow: bool) -> list[_Line]:
     lines = [_Line("baseline", evaluated.baseline)]
     for strategy, arm in findings.strategies.items():
-        if arm.steers:
-            name = f"{strategy} × {arm.strength:g}"  # noqa: RUF001
+        if arm.acts:
+            name = arm.named(strategy, "×")  # noqa: RUF001
             lines.append(_Line(name, arm.steered, strategy))
     chosen = findings.recommended
     if chosen is not None:
