@@ -35,6 +35,7 @@ from corrsteer.runs.records import (
     Outcome,
     RunDocument,
     SteeredOutcome,
+    TaskCounts,
     TuningDocument,
     vectors_in_words,
 )
@@ -111,6 +112,7 @@ def print_run(document: RunDocument) -> None:
     console.print(_heading(document.model.id, task.name, counts))
     if document.outcome is not None:
         print_arms(console, _arms(document, document.outcome))
+        _print_habit(console, task)
         _print_controls(console, document.outcome)
         _print_guards(console, document.outcome.guards)
         _print_receipts(console, document.outcome)
@@ -168,6 +170,7 @@ def print_evaluation(document: EvaluationDocument) -> None:
     print_arms(console, table)
     if task.scorer == RATED.name:
         console.print(Text(f"{NOT_SHOWN[0].upper()}{NOT_SHOWN[1:]}."))
+    _print_habit(console, task)
     _print_receipts(console, document.outcome)
     if document.forced:
         console.print(Text(f"Forced: {document.forced}."))
@@ -323,6 +326,11 @@ def _print_guards(console: Console, guards: Mapping[str, GuardChange]) -> None:
             f"({100 * guard.delta.value:+.1f} [{low:+.1f}, {high:+.1f}])",
             highlight=False,
         )
+
+
+def _print_habit(console: Console, task: TaskCounts) -> None:
+    if told := str(task.commonest or ""):
+        console.print(Text(told))
 
 
 def _print_receipts(console: Console, outcome: Outcome | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from corrsteer.lm.models import LanguageModel
 from corrsteer.runs.comparison import Comparison
-from corrsteer.runs.evaluation import Evaluation
+from corrsteer.runs.evaluation import CommonestAnswer, Evaluation
 from corrsteer.runs.records import (
     RUN_SCHEMA,
     Controls,
@@ -67,6 +67,7 @@ def run_document(
             unscored_fit=run.counts.unscored_fit,
             unscored_test=evaluation.unscored if evaluation else 0,
             unread_test=evaluation.unread[0] if evaluation and evaluation.unread else None,
+            commonest=CommonestAnswer.of(evaluation.predictions) if evaluation else None,
         ),
         strategy=run.settings.strategy,
         settings=run.settings,
@@ -190,6 +191,7 @@ def evaluation_document(
             n_test=first.baseline.n,
             unscored_test=first.unscored,
             unread_test=first.unread and first.unread[0],
+            commonest=CommonestAnswer.of(first.predictions),
         ),
         strategy=run.settings.strategy if run else None,
         settings=run.settings if run else None,

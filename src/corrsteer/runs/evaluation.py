@@ -5,13 +5,18 @@ Changes when an evaluation says more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from corrsteer.json_text import excerpt
 from corrsteer.notebook import accuracy, overview
 from corrsteer.runs.comparison import Comparison
 from corrsteer.runs.receipts import Receipts
 from corrsteer.stats.metrics import Accuracy, Delta, SideEffects
+
+HABIT = 0.9
+"""Share of replies that give one answer from which on a model is said to do it out of habit."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,40 @@ class Prediction:
         if self.baseline_outcome is None or self.steered_outcome is None:
             return 0.0
         return self.steered_outcome - self.baseline_outcome
+
+
+@dataclass(frozen=True)
+class CommonestAnswer:
+    """The answer that unsteered replies give most often.
+
+    Attributes:
+        answer: what the scorer read out of them, or else their text.
+        share: of all replies.
+    """
+
+    answer: str
+    share: float
+
+    @classmethod
+    def of(cls, predictions: Sequence[Prediction]) -> CommonestAnswer | None:
+        """That of some predictions; None of none."""
+        answers = Counter(
+            " ".join(each.baseline_text.split()).casefold()
+            if each.baseline_answer is None
+            else each.baseline_answer
+            for each in predictions
+        )
+        return next((cls(a, n / answers.total()) for a, n in answers.most_common(1)), None)
+
+    def __str__(self) -> str:
+        """A warning, where hardly any reply gives another answer; else empty."""
+        if self.share < HABIT:
+            return ""
+        return (
+            f"Without steering {self.share:.0%} of the replies give one answer, "
+            f"{excerpt(self.answer)}: accuracy is then how often that is right, and r tells the "
+            "samples for which it is from the others."
+        )
 
 
 @dataclass(frozen=True)

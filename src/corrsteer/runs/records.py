@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from corrsteer.features import Feature
 from corrsteer.hook_points import parts_in_words
 from corrsteer.runs.comparison import Comparison
-from corrsteer.runs.evaluation import Evaluation
+from corrsteer.runs.evaluation import CommonestAnswer, Evaluation
 from corrsteer.runs.evidence import Evidence
 from corrsteer.runs.receipts import Receipts
 from corrsteer.runs.search import GuardAccuracy, SearchRecord
@@ -57,6 +57,8 @@ class TaskCounts:
         unscored_fit, unscored_test: more of them, that could not be judged and are left out.
         unread_test: unsteered replies to test samples that nothing could be read out of and that
             count as wrong; None in runs from before they were counted.
+        commonest: the answer that unsteered replies to test samples give most often; None where
+            there are none, and in runs from before it was counted.
     """
 
     name: str
@@ -67,6 +69,7 @@ class TaskCounts:
     unscored_fit: int = 0
     unscored_test: int = 0
     unread_test: int | None = None
+    commonest: CommonestAnswer | None = None
 
 
 @dataclass(frozen=True)
