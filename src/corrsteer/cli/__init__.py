@@ -85,6 +85,13 @@ Examples:
   corrsteer sae train --model ./my-model --layers 8,14 --text texts.jsonl --out saes/mine
 """
 
+COMPOSE_EPILOG = """\b
+Examples:
+  corrsteer compose --model mini --features 4/123=10.1,3/233=3 --out mine
+  corrsteer compose --model gemma2b --features latents.csv --out mine
+  corrsteer compose --model gemma2b --hook-shift -1 --features paper:harmbench --out papers
+"""
+
 SFT_EPILOG = """\b
 Examples:
   corrsteer sft --task mini-mmlu
@@ -170,6 +177,18 @@ def plan(given: options.PlanOptions) -> None:
     from corrsteer.cli.plan import run_plan
 
     run_plan(given)
+
+
+@cli.command(epilog=COMPOSE_EPILOG)
+@takes(options.ComposeOptions)
+def compose(given: options.ComposeOptions) -> None:
+    """Make a steering of latents that you name, to be tried, exported and verified like a run.
+
+    Nothing is run, so it comes with no evidence: `eval` finds out what it does.
+    """
+    from corrsteer.cli.compose import run_compose
+
+    run_compose(given)
 
 
 @cli.command("export", epilog=EXPORT_EPILOG)

@@ -19,7 +19,7 @@ from corrsteer.lm.known_models import KNOWN_MODELS, check_model_name
 from corrsteer.runs.location import check_folder
 from corrsteer.sae_training.settings import SAESettings
 from corrsteer.scoring.registry import check_scorer_name
-from corrsteer.settings import DEFAULT_ARMS, FitSettings
+from corrsteer.settings import DEFAULT_ARMS, FitSettings, check_strength
 from corrsteer.tasks import check_task_name, known_tasks
 from corrsteer.tasks.chats import template_option
 from corrsteer.tasks.rated import ReplyFields
@@ -481,6 +481,27 @@ class ExportOptions:
     def __post_init__(self) -> None:
         """Refuse a run that is not there."""
         check_folder(self.run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComposeOptions:
+    """Of `compose`."""
+
+    model: ModelOptions
+    features: Annotated[
+        str,
+        Option("LAYER/LATENT=COEFFICIENT,... or a .csv file, a run, or paper:TASK.", metavar="F"),
+    ]
+    out: Annotated[Path, Option("A new folder.")]
+    strength: Annotated[float, Option()] = 1.0
+    positions: Annotated[
+        Literal["generated", "all"], Option("Where it steers: generated, or all.")
+    ] = "generated"
+    as_json: Json = False
+
+    def __post_init__(self) -> None:
+        """Refuse a strength that can only give NaN."""
+        check_strength(self.strength)
 
 
 @dataclass(frozen=True, kw_only=True)

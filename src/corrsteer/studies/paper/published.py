@@ -11,6 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from corrsteer.errors import unknown
 from corrsteer.lm.known_models import canonical_name
 from corrsteer.runs.run import Run
 
@@ -38,6 +39,26 @@ def published(model: str) -> dict[str, Any]:
             found: dict[str, Any] = numbers
             return found
     return {}
+
+
+def paper_latents(model: str, task: str) -> list[tuple[int, int, float]]:
+    """The best feature of every layer that the paper has: layer, latent, coefficient.
+
+    Args:
+        model: a known name, hub id or folder.
+        task: a known name.
+
+    Raises:
+        UnknownNameError: the paper has none of that model, or of that task.
+    """
+    text = files("corrsteer.studies.paper").joinpath("features.json").read_text(encoding="utf-8")
+    by_model = json.loads(text)["models"]
+    for name, tasks in by_model.items():
+        if canonical_name(name) == canonical_name(model):
+            if task in tasks:
+                return [(layer, latent, c) for layer, latent, c, _ in tasks[task]]
+            raise unknown("task", task, list(tasks), f"the paper has {', '.join(tasks)}")
+    raise unknown("model", model, list(by_model), f"the paper has {', '.join(by_model)}")
 
 
 def published_features(model: str, task: str, run: Run) -> list[dict[str, Any]]:
