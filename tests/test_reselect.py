@@ -358,7 +358,7 @@ def test_statistics_of_a_wider_sae_are_refused(lm, task, saved):
             for name, tensor in statistics.state().items()
         }
         run.statistics[hook] = StreamingCorrelation.from_state(wider)
-    run.log = None
+    run.log, run.means = None, {}
     with pytest.raises(SAEError, match=f"has {D_SAE} latents and none of number"):
         select(run)
     with pytest.raises(SAEError, match=f"has {D_SAE} latents and none of number"):

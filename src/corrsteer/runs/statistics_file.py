@@ -93,8 +93,9 @@ def read_statistics(path: Path) -> StoredStatistics:
             raise ArtifactError(f"{path} has {statistic} of {hook} twice; train again")
         state[statistic] = tensor
     hooks = sorted(states, key=lambda name: HookPoint.parse(name).order)
-    means = {hook: _means(states[hook]) for hook in hooks}
+    parts = {hook: _taken_out(states[hook]) for hook in hooks}
     statistics = {hook: StreamingCorrelation.from_state(states[hook]) for hook in hooks}
+    means = {hook: _means(parts[hook]) for hook in hooks}
     found = {hook: mean for hook, mean in means.items() if mean is not None}
     for hook, mean in found.items():
         _check_same(path, hook, mean, statistics[hook])
@@ -103,12 +104,17 @@ def read_statistics(path: Path) -> StoredStatistics:
     return StoredStatistics(statistics, found, about)
 
 
-def _means(state: dict[str, Any]) -> MeanPooled | None:
-    """What was pooled by mean, taken out of a hook point's tensors."""
+def _taken_out(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The tensors of what was pooled by mean, by part, taken out of a hook point's."""
     parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
     for statistic in [name for name in state if name.partition(".")[0] in PARTS]:
         part, _, name = statistic.partition(".")
         parts[part][name] = state.pop(statistic)
+    return parts
+
+
+def _means(parts: dict[str, dict[str, Any]]) -> MeanPooled | None:
+    """What was pooled by mean, if it was."""
     if not any(parts.values()):
         return None
     kept = parts.pop("kept")
