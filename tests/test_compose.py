@@ -9,7 +9,8 @@ import corrsteer as cs
 from corrsteer.errors import DataError, SettingsError, UnknownNameError
 from corrsteer.hook_points import HookPoint
 from corrsteer.lm.models import facts_of
-from corrsteer.method.compose import NamedLatent, compose, named_latents
+from corrsteer.method.compose import compose
+from corrsteer.runs.named_latents import NamedLatent, named_latents
 from corrsteer.studies.paper.published import paper_latents
 
 

@@ -9,7 +9,8 @@ from corrsteer.cli.common import facts_asked, quietly
 from corrsteer.cli.options import ComposeOptions
 from corrsteer.cli.output import print_json, say
 from corrsteer.files import check_free
-from corrsteer.method.compose import NamedLatent, compose, named_latents
+from corrsteer.method.compose import compose
+from corrsteer.runs.named_latents import NamedLatent, named_latents
 from corrsteer.runs.records import VectorRecord
 from corrsteer.studies.paper.published import paper_latents
 
