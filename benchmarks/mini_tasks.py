@@ -4,8 +4,8 @@
     python benchmarks/mini_tasks.py --saes /tmp/mini-1/saes /tmp/mini-2/saes
 
 Each row is one `corrsteer train` with its defaults. Prints Markdown: the baseline, S, A and P at
-strength 1, G at its own, what was recommended, its change with interval, SER, the random controls
-and the guards, all on the test split.
+strength 1, the other arms at their own, what was recommended, its change with interval, SER, the
+random controls and the guards, all on the test split.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from corrsteer.method.train import train
 from corrsteer.mini import SAE_DIR
 from corrsteer.mini.corpus import FAMILIES
 from corrsteer.runs.records import as_json
+from corrsteer.settings import DEFAULT_ARMS
 
 COLUMNS = (
-    "SAEs", "task", "baseline", "S", "A", "P", "G", "recommended", "steered", "change [95 %]",
+    "SAEs", "task", "baseline", *DEFAULT_ARMS, "recommended", "steered", "change [95 %]",
     "SER", "random mean / best", "guards",
 )  # fmt: skip
 
@@ -34,7 +35,7 @@ def row(saes: str, document: dict[str, Any]) -> list[str]:
     recommended, random = document["recommended"], document["controls"]["random"]
     strategies = [
         f"{document['strategies'][name]['steered']['accuracy']:.3f}"
-        for name in ("S", "A", "P", "G")
+        for name in DEFAULT_ARMS
     ]
     head = [saes, document["task"]["name"], f"{document['baseline']['accuracy']:.3f}", *strategies]
     if recommended is None:
