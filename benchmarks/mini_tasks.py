@@ -34,8 +34,7 @@ def row(saes: str, document: dict[str, Any]) -> list[str]:
     """One line of the table."""
     recommended, random = document["recommended"], document["controls"]["random"]
     strategies = [
-        f"{document['strategies'][name]['steered']['accuracy']:.3f}"
-        for name in DEFAULT_ARMS
+        f"{document['strategies'][name]['steered']['accuracy']:.3f}" for name in DEFAULT_ARMS
     ]
     head = [saes, document["task"]["name"], f"{document['baseline']['accuracy']:.3f}", *strategies]
     if recommended is None:

@@ -262,7 +262,7 @@ def test_help_is_there(command):
         ({"scorer": "regex:("}, ["no regular expression"]),
         ({"scorer": "no.module:f"}, ["cannot be imported"]),
         ({"scorer": None}, ["which scorer"]),
-        ({"pool": "sum"}, ["pool is 'sum'", "'max' or 'mean'"]),
+        ({"pool": "sum"}, ["pool is 'sum'", "'max', 'mean' or 'first'"]),
         ({"positions": "prompt"}, ["positions is 'prompt'"]),
         ({"samples": "2"}, ["samples is 2", "4 or more"]),
         ({"samples": "many"}, ["--samples", "many"]),
@@ -497,7 +497,7 @@ def test_runs_over_seeds_are_told_together(train, here):
     assert document == json.loads((here / "both" / "seeds.json").read_text())
     runs = {seed: load_run(here / "both" / f"seed-{seed}") for seed in (1, 2)}
     assert [run.settings.seed for run in runs.values()] == [1, 2]
-    assert [*document["arms"]] == ["S", "A", "P", "G", "recommended"]
+    assert [*document["arms"]] == ["S", "A", "P", "G", "dense", "denoised", "recommended"]
     for name, arm in document["arms"].items():
         found = document["runs"].values()
         of_arm = [run if name == "recommended" else run["strategies"][name] for run in found]

@@ -119,6 +119,12 @@ def replies_of(
     return found
 
 
+def reply_ids(lm: LanguageModel, sample: Sample, prompt: Sequence[int]) -> list[int]:
+    """The same of one sample, whole and untold, as of a reply that the model made itself."""
+    ids = _continuation(lm, sample, prompt)
+    return _alone(lm, sample) if ids is None else ids
+
+
 def _tell_ends(samples: Sequence[Sample], lengths: Sequence[int], what: str) -> None:
     """Say so where many replies end in the middle at one and the same length, the longest."""
     longest = max(lengths, default=0)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from corrsteer.lm.decoding import length_batches
-from corrsteer.lm.given_replies import replies_of
+from corrsteer.lm.given_replies import reply_ids
 from corrsteer.lm.models import LanguageModel
 from corrsteer.lm.teacher_forcing import log_probabilities
 from corrsteer.lm.texts import Documents, divergences
@@ -63,7 +63,7 @@ def _measured(
     lm, plain = runner.lm, runner.baseline.texts
     pieces = [ids for text in neutral_texts(lm, neutral) for ids in lm.pieces_of(text, PIECE)]
     moved = divergences(lm, Documents(pieces, skip=1), [arm.scaled() for arm, _ in arms])
-    replies = _Replies(lm, runner.samples, runner.task.max_new_tokens)
+    replies = _Replies(lm, runner.samples)
     before = replies.measured(plain)
     receipts = []
     for (_, texts), divergence in zip(arms, moved, strict=True):
@@ -85,18 +85,20 @@ def _measured(
 class _Replies:
     """Measures of replies to the same samples."""
 
-    def __init__(self, lm: LanguageModel, samples: Sequence[Sample], max_new_tokens: int):
+    def __init__(self, lm: LanguageModel, samples: Sequence[Sample]):
         self._lm, self._samples = lm, samples[:REPLIES]
         self._prompts = [lm.prompt_ids(sample) for sample in self._samples]
-        self._longest = max_new_tokens
 
     def measured(self, texts: Sequence[str]) -> tuple[float, float, float]:
         """Perplexity under the unsteered model, repetition, and mean length."""
-        given = [
-            replace(sample, rated=RatedReply(text))
-            for sample, text in zip(self._samples, texts, strict=False)
+        ids = [
+            reply_ids(self._lm, replace(sample, rated=RatedReply(text)), prompt)
+            for sample, text, prompt in zip(self._samples, texts, self._prompts, strict=False)
         ]
-        ids = replies_of(self._lm, given, self._prompts, self._longest, "replies")
+        ids = [
+            reply[: self._lm.decoder.room(prompt, len(reply))]
+            for reply, prompt in zip(ids, self._prompts, strict=True)
+        ]
         return self._perplexity(ids), repetition(ids), sum(map(len, ids)) / len(ids)
 
     def _perplexity(self, replies: Sequence[Ids]) -> float:

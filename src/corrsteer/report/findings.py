@@ -125,6 +125,7 @@ class Findings:
         found = {
             f"{name} × {arm.strength:g}": arm.receipts  # noqa: RUF001
             for name, arm in self.told.strategies.items()
+            if arm.strength is not None
         }
         chosen = self.told.recommended
         if chosen is not None and self.told.outcome is not None:
