@@ -26,8 +26,8 @@ def refusal():
 @pytest.fixture(scope="module")
 def run(mini, refusal):
     guard = cs.load_task("probe-harmless")
-    strengths = (0.25, 0.5, 0.75)
-    return cs.fit(mini, refusal, guards=[guard], samples=500, val_limit=250, strengths=strengths)
+    settings = {"arms": ("S", "A", "G"), "strengths": (0.25, 0.5, 0.75), "samples": 500}
+    return cs.fit(mini, refusal, guards=[guard], val_limit=250, **settings)
 
 
 def test_steering_is_found_and_believed(mini, refusal, run):

@@ -26,7 +26,9 @@ from corrsteer.runs.statistics_file import read_statistics, statistics_bytes
 from corrsteer.settings import FitSettings
 
 ROOT = Path(__file__).parents[1]
-SETTINGS = FitSettings(batch_size=4, strengths=(0.5, 1.0), controls=2, permutations=20)
+SETTINGS = FitSettings(
+    batch_size=4, arms=("A", "G", "dense"), strengths=(1.0,), controls=2, permutations=20
+)
 
 
 class Interrupting:
