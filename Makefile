@@ -9,7 +9,7 @@ SETUP := $(VENV)/.set-up
 BROWSER_VENV := .venv-browser
 BROWSER_SETUP := $(BROWSER_VENV)/.set-up
 
-.PHONY: help demo test lint types licences unit test-orders docs test-browser setup clean verify-lm-eval verify-llama-cpp \
+.PHONY: help demo test lint types licences unit test-orders docs test-browser setup clean verify-lm-eval verify-inspect verify-llama-cpp \
 	verify-vllm fuzz audit kills kill-workers oracle lowest
 
 help:  ## this list
@@ -68,11 +68,12 @@ $(BROWSER_SETUP): pyproject.toml constraints.txt
 
 # Real consumers, each in a Python of its own; their tests are skipped elsewhere.
 LM_EVAL := .venv-lm-eval
+INSPECT := .venv-inspect
 LLAMA_CPP := .venv-llama-cpp
 VLLM := .venv-vllm
 
 verify-lm-eval: $(LM_EVAL)/.set-up  ## steering inside lm-evaluation-harness
-	$(LM_EVAL)/bin/python -m pytest tests/test_consumers.py -k lm_eval
+	$(LM_EVAL)/bin/python -m pytest tests/test_consumers.py tests/test_foreign_logs.py -k lm_eval
 
 $(LM_EVAL)/.set-up: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(LM_EVAL)
@@ -80,6 +81,17 @@ $(LM_EVAL)/.set-up: pyproject.toml constraints.txt
 		$$(grep '^torch==' constraints.txt)
 	$(LM_EVAL)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev]' 'lm-eval[hf]==0.4.13'
+	touch $@
+
+verify-inspect: $(INSPECT)/.set-up  ## logs of Inspect as tasks
+	$(INSPECT)/bin/python -m pytest tests/test_foreign_logs.py -k inspect
+
+$(INSPECT)/.set-up: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(INSPECT)
+	$(INSPECT)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$(grep '^torch==' constraints.txt)
+	$(INSPECT)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,inspect]'
 	touch $@
 
 # llama-cpp-python is compiled: a quarter of an hour on two cores
@@ -176,4 +188,4 @@ $(AUDIT_VENV)/.set-up:
 	touch $@
 
 clean:  ## remove all that is made here
-	rm -rf $(VENV) $(BROWSER_VENV) $(LM_EVAL) $(LLAMA_CPP) $(VLLM) $(DOCS) $(AUDIT_VENV) $(LOWEST) runs site
+	rm -rf $(VENV) $(BROWSER_VENV) $(LM_EVAL) $(INSPECT) $(LLAMA_CPP) $(VLLM) $(DOCS) $(AUDIT_VENV) $(LOWEST) runs site

@@ -71,6 +71,6 @@ def _row(row: dict[str, Any], metric: str, where: str) -> dict[str, Any]:
         ) from error
     others = {name: row[name] for name in _metrics(row)}
     kept = {"prompt": prompt, "reply": reply, "score": row.get(metric), "id": row["doc_id"]}
-    if isinstance(row.get("target"), str) and row["target"]:
-        kept["target"] = row["target"]
+    if isinstance(row["resps"][0][0], str) and isinstance(row.get("target"), str | list):
+        kept |= {"target": row["target"]} if row["target"] else {}  # of options it is an index
     return {**others, **kept}
