@@ -86,27 +86,36 @@ def test_the_reply_to_a_choice_that_lm_eval_logged_is_the_likeliest_option(harne
         assert sample.rated.outcome == float(sample.rated.text == " I cannot")
 
 
-def test_a_log_of_inspect_is_chats_with_scored_replies(tmp_path):
-    inspect_ai = pytest.importorskip("inspect_ai")
-    from inspect_ai.dataset import Sample
-    from inspect_ai.model import ModelOutput, get_model
-    from inspect_ai.scorer import match
-    from inspect_ai.solver import generate, system_message
+INSPECT = """
+import sys
+import inspect_ai
+from inspect_ai.dataset import Sample
+from inspect_ai.model import ModelOutput, ModelUsage, get_model
+from inspect_ai.scorer import match
+from inspect_ai.solver import generate, system_message
 
+outputs = [ModelOutput.from_content("mockllm/model", reply) for reply in sys.argv[1:]]
+for output in outputs:  # or Inspect would fetch a tokenizer to count them
+    output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
+task = inspect_ai.Task(
+    dataset=[Sample(id=n, input=f"2 + 2, {n}?", target="4") for n in range(1, len(outputs) + 1)],
+    solver=[system_message("Be brief."), generate()],
+    scorer=match(),
+)
+model = get_model("mockllm/model", custom_outputs=outputs)
+(log,) = inspect_ai.eval(task, model=model, log_dir="logs", display="none")
+assert log.status == "success", log.error
+"""
+
+
+def test_a_log_of_inspect_is_chats_with_scored_replies(tmp_path):
+    pytest.importorskip("inspect_ai")
     replies = ["4", "5", "four", "4"] * 3
-    model = get_model(
-        "mockllm/model",
-        custom_outputs=[ModelOutput.from_content("mockllm/model", reply) for reply in replies],
-    )
-    task = inspect_ai.Task(
-        dataset=[Sample(id=i, input=f"2 + 2, {i}?", target="4") for i in range(len(replies))],
-        solver=[system_message("Be brief."), generate()],
-        scorer=match(),
-    )
-    logs = inspect_ai.eval(
-        task, model=model, log_dir=str(tmp_path), display="none", max_samples=1, max_connections=1
-    )
-    samples = every(cs.load_task(logs[0].location.removeprefix("file://")))
+    command = (sys.executable, "-W", "ignore", "-c", INSPECT, *replies)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (path,) = (tmp_path / "logs").glob("*.eval")
+    samples = every(cs.load_task(path))
     assert len(samples) == len(replies)
     for sample in samples:
         assert [turn["role"] for turn in sample.messages] == ["system", "user"]

@@ -253,15 +253,14 @@ def _heading(model: str, task: str, counts: str) -> Text:
 def _arms(document: RunDocument, outcome: SteeredOutcome) -> Table:
     table = arm_table(outcome.baseline, document.task.unread_test, document.task.scorer)
     for name, arm in document.strategies.items():
-        where = f" ({arm.where})" if arm.where else ""
+        layers = {each.layer for each in arm.vectors} if arm.direction else ()
+        where = f" L{min(layers)}" if len(layers) == 1 else ""
         add_arm(table, arm.named(name) + where, arm if arm.acts else None)
     chosen = document.recommended
     if chosen is None:
         table.add_row("recommended", "none")
     else:
-        where = document.strategies[chosen.strategy].where if document.strategies else ""
-        where = f" ({where})" if where else ""
-        add_arm(table, f"recommended {chosen.strategy} x {chosen.strength:g}{where}", outcome)
+        add_arm(table, f"recommended {chosen.strategy} x {chosen.strength:g}", outcome)
     return table
 
 
