@@ -97,6 +97,8 @@ def test_a_veto_is_told_with_its_loss():
     assert found.reasons == ("G x 0.5 loses 60.0 points (or up to 65.0) on calm",)
     told = why(vetoed, None, 0.05, 0.03)
     assert told == "loses 60.0 points (or up to 65.0) on calm"
+    better = replace(TRIAL, guards={"calm": GuardAccuracy(0.5, 0.55, 0.055)})
+    assert why(better, None, 0.05, 0.03) == "may lose 5.5 points on calm"
     assert why(TRIAL, TRIAL, 0.05, 0.03) == "recommended"
 
 

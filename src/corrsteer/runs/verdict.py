@@ -264,9 +264,9 @@ def why(setting: Trial | None, recommended: Trial | None, alpha: float, toleranc
         return "has no features"
     if recommended is not None and setting.setting == recommended.setting:
         return "recommended"
-    harmed = _vetoes([setting], tolerance)
-    if harmed:
-        return "loses " + harmed[0].partition(" loses ")[2]
+    losses = _losses(setting, tolerance)
+    if losses:
+        return losses[0]
     if setting.delta.value <= 0:
         return "gains nothing on the select split"
     if setting.confirmed is not None and setting.p_adjusted >= alpha:
@@ -310,12 +310,20 @@ def in_points(delta: Delta) -> str:
 def _vetoes(trials: Sequence[Trial], tolerance: float) -> tuple[str, ...]:
     """What guard tasks lost, or may have lost, by trials that were turned down for it."""
     return tuple(
-        f"{trial.strategy} x {trial.strength:g} loses {_lost(trial.guards[name])} on {name}"
+        f"{trial.strategy} x {trial.strength:g} {told}"
         for trial in trials
-        for name in trial.harmed(tolerance)
+        for told in _losses(trial, tolerance)
     )
 
 
+def _losses(trial: Trial, tolerance: float) -> tuple[str, ...]:
+    """What it loses, or may lose, on each guard task that speaks against it."""
+    return tuple(f"{_lost(trial.guards[name])} on {name}" for name in trial.harmed(tolerance))
+
+
 def _lost(guard: GuardAccuracy) -> str:
-    points = f"{100 * (guard.baseline - guard.steered):.1f} points"
-    return points if guard.most_lost is None else f"{points} (or up to {100 * guard.most_lost:.1f})"
+    lost = 100 * (guard.baseline - guard.steered)
+    if guard.most_lost is None:
+        return f"loses {lost:.1f} points"
+    most = f"{100 * guard.most_lost:.1f}"
+    return f"loses {lost:.1f} points (or up to {most})" if lost > 0 else f"may lose {most} points"
