@@ -77,7 +77,7 @@ def test_a_run_interrupted_at_any_moment_ends_as_if_it_had_not_been(lm, task, hu
     moments = 0
     while True:
         out = tmp_path / f"after-{moments}"
-        moments += 53
+        moments += 97
         try:
             run_to(out, lm, task, [guard], moments)
             break
