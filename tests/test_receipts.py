@@ -1,18 +1,23 @@
 """What a steering costs, beside computations that share no code with it."""
 
+import dataclasses
+import json
 import math
 
 import pytest
 import torch
 from conftest import SCORER
+from pydantic import TypeAdapter
 
 import corrsteer as cs
 from corrsteer.errors import DataError
 from corrsteer.hook_points import HookPoint
+from corrsteer.json_text import to_json
 from corrsteer.method.arms import ArmRunner
 from corrsteer.method.receipts import receipts_of, repetition
 from corrsteer.method.train import Steps, train
 from corrsteer.report import render
+from corrsteer.runs.receipts import Receipts
 from corrsteer.runs.steering import Steering
 from corrsteer.settings import FitSettings
 
@@ -135,3 +140,18 @@ def test_neutral_text_is_read_or_refused(tmp_path):
     for path in (file, tmp_path / "none.txt", tmp_path):
         with pytest.raises(DataError, match="--neutral"):
             neutral_text(path)
+
+
+def test_replies_without_tokens_have_no_perplexity_and_come_back(lm, steering, measured):
+    runner = measured[0]
+    (found,) = receipts_of(runner, [(steering, [""] * len(runner.samples))], NEUTRAL)
+    assert found.perplexity[1] is None
+    assert "-> -, repetition" in str(found)
+    stored = json.loads(to_json(dataclasses.asdict(found)))
+    assert TypeAdapter(Receipts).validate_python(stored) == found
+
+
+def test_a_neutral_text_without_a_position_to_read_is_refused(steering, measured):
+    runner, responses, _ = measured
+    with pytest.raises(DataError, match="neutral text"):
+        receipts_of(runner, [(steering, responses.texts)], [""])

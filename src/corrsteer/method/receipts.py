@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from corrsteer.errors import DataError
 from corrsteer.lm.decoding import length_batches
 from corrsteer.lm.given_replies import reply_ids
 from corrsteer.lm.models import LanguageModel
@@ -45,6 +46,7 @@ def receipts_of(
         neutral: texts that steering should leave as they are; ours if there are none.
 
     Raises:
+        DataError: the neutral text has no position to read behind the first ones.
         ModelError: the neutral text cannot be read by this model.
         NonFiniteError: the model's logits hold NaN.
     """
@@ -62,7 +64,10 @@ def _measured(
 ) -> list[Receipts]:
     lm, plain = runner.lm, runner.baseline.texts
     pieces = [ids for text in neutral_texts(lm, neutral) for ids in lm.pieces_of(text, PIECE)]
-    moved = divergences(lm, Documents(pieces, skip=1), [arm.scaled() for arm, _ in arms])
+    documents = Documents(pieces, skip=1)
+    if not documents.positions:
+        raise DataError("the neutral text has one token a paragraph at most; give a longer one")
+    moved = divergences(lm, documents, [arm.scaled() for arm, _ in arms])
     replies = _Replies(lm, runner.samples)
     before = replies.measured(plain)
     receipts = []
@@ -89,7 +94,7 @@ class _Replies:
         self._lm, self._samples = lm, samples[:REPLIES]
         self._prompts = [lm.prompt_ids(sample) for sample in self._samples]
 
-    def measured(self, texts: Sequence[str]) -> tuple[float, float, float]:
+    def measured(self, texts: Sequence[str]) -> tuple[float | None, float, float]:
         """Perplexity under the unsteered model, repetition, and mean length."""
         ids = [
             reply_ids(self._lm, replace(sample, rated=RatedReply(text)), prompt)
@@ -101,14 +106,14 @@ class _Replies:
         ]
         return self._perplexity(ids), repetition(ids), sum(map(len, ids)) / len(ids)
 
-    def _perplexity(self, replies: Sequence[Ids]) -> float:
+    def _perplexity(self, replies: Sequence[Ids]) -> float | None:
         total, count = 0.0, 0
         lengths = [len(p) + len(r) for p, r in zip(self._prompts, replies, strict=True)]
         for indices in length_batches(lengths, 32):
             batch = [self._prompts[i] for i in indices], [replies[i] for i in indices]
             for row in log_probabilities(self._lm.decoder, *batch):
                 total, count = total + sum(row), count + len(row)
-        return math.exp(-total / count) if count else math.nan
+        return math.exp(-total / count) if count else None
 
 
 def repetition(replies: Iterable[Ids]) -> float:

@@ -22,7 +22,7 @@ class Receipts:
             the residual there without steering.
         kl: mean over the same positions of KL(unsteered || steered), in nats, of the next token's
             distribution, all of them steered.
-        perplexity: of the replies under the unsteered model, over their tokens; NaN without any.
+        perplexity: of the replies under the unsteered model, over their tokens; None without any.
         repetition: share of a reply's runs of four tokens that stood in it before, over all replies
             that have such runs; 0 where none has.
         length: mean tokens of a reply.
@@ -31,7 +31,7 @@ class Receipts:
 
     dose: Mapping[str, float]
     kl: float
-    perplexity: tuple[float, float]
+    perplexity: tuple[float | None, float | None]
     repetition: tuple[float, float]
     length: tuple[float, float]
     changed: float
@@ -44,11 +44,11 @@ class Receipts:
 
     def __str__(self) -> str:
         """All of it, in one line."""
-        before, after = self.perplexity
+        before, after = ("-" if each is None else f"{each:.3g}" for each in self.perplexity)
         short, long = self.length
         return (
             f"{self.changed:.0%} of replies changed; {self.kl:.2g} nats from the unsteered model "
-            f"on neutral text, largest dose {self.dose_in_words}; replies: perplexity {before:.3g} "
-            f"-> {after:.3g}, repetition {self.repetition[0]:.0%} -> {self.repetition[1]:.0%}, "
+            f"on neutral text, largest dose {self.dose_in_words}; replies: perplexity {before} "
+            f"-> {after}, repetition {self.repetition[0]:.0%} -> {self.repetition[1]:.0%}, "
             f"{short:.1f} -> {long:.1f} tokens"
         )
