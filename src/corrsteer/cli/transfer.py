@@ -175,7 +175,7 @@ def _print_transfer(found: Transfer, lm: LanguageModel, runs: Mapping[str, Run])
         table = arm_table(baseline, unread and unread[0])
         for name, run in runs.items():
             row = f"{labels[name]} x {run.steering.strength:g}"
-            outcome = Outcome.of(found.cells[name][target]) if run.steering.features else None
+            outcome = Outcome.of(found.cells[name][target]) if run.steering.vectors else None
             add_arm(table, row, outcome)
         print_arms(console, table)
 
